@@ -1,0 +1,176 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// Target is a server to load.
+type Target struct {
+	Name     string
+	URL      string // ws://host:port/path
+	Relay    bool   // it is bench/relay rather than an XMPP server
+	Domain   string
+	Accounts []*Account // an XMPP server's users; a relay has none
+	PIDs     []int      // the server's processes on this machine; none to measure nothing of them
+}
+
+// meter is what a stretch of a scenario took.
+type meter struct {
+	target  *Target
+	started time.Time
+	server  time.Duration
+	load    time.Duration
+}
+
+// Effort is what a stretch of a scenario took.
+type Effort struct {
+	Wall      time.Duration
+	ServerCPU time.Duration // user and system time of the server's processes
+	LoadCPU   time.Duration // of the generator: near Wall when its one core was the limit
+}
+
+// Per is the server's CPU time for each of n.
+func (e Effort) Per(n int) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	return e.ServerCPU / time.Duration(n)
+}
+
+func (t *Target) meter() (m meter, err error) {
+	m = meter{target: t, started: time.Now()}
+	if m.server, err = cpuOf(t.PIDs); err != nil {
+		return m, err
+	}
+	m.load, err = CPUTime(os.Getpid())
+	return m, err
+}
+
+func (m meter) read() (e Effort, err error) {
+	e.Wall = time.Since(m.started)
+	server, err := cpuOf(m.target.PIDs)
+	if err != nil {
+		return e, err
+	}
+	load, err := CPUTime(os.Getpid())
+	e.ServerCPU, e.LoadCPU = server-m.server, load-m.load
+	return e, err
+}
+
+// crowd is a group of clients on one loop. The first failure of any of them is kept, and ends what is waited for.
+type crowd struct {
+	loop    *loop
+	target  *Target
+	clients []*client
+	ready   int
+	err     error
+}
+
+// gather makes clients for the target's accounts from first on; nothing is connected yet.
+func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) {
+	to, err := resolve(t.URL)
+	if err != nil {
+		return nil, err
+	}
+	if !t.Relay && first+count > len(t.Accounts) {
+		return nil, fmt.Errorf("bench: %s: %d accounts are needed, %d are there", t.Name, first+count, len(t.Accounts))
+	}
+	if how.mechanism == "" {
+		how.mechanism = ScramSHA256
+	}
+	c := &crowd{loop: l, target: t}
+	for i := first; i < first+count; i++ {
+		one := &client{target: t, to: to, ordinal: i, how: how}
+		one.loop, one.fd = l, -1
+		if !t.Relay {
+			one.account = t.Accounts[i]
+		}
+		one.onFail = c.fail
+		c.clients = append(c.clients, one)
+	}
+	return c, nil
+}
+
+func (c *crowd) fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// until turns the loop until done, the first failure or the end of patience.
+func (c *crowd) until(patience time.Duration, what string, done func() bool) error {
+	err := c.loop.run(patience, func() bool { return c.err != nil || done() })
+	if c.err != nil {
+		err = c.err
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", c.target.Name, what, err)
+	}
+	return nil
+}
+
+// login connects everybody, atOnce at a time (0: all), and waits until they are ready.
+func (c *crowd) login(atOnce int) error {
+	if atOnce <= 0 {
+		atOnce = len(c.clients)
+	}
+	next := 0
+	start := func() {
+		if next < len(c.clients) {
+			next++
+			c.clients[next-1].start()
+		}
+	}
+	for _, one := range c.clients {
+		one.onReady = func() {
+			c.ready++
+			c.loop.later(start)
+		}
+	}
+	for range min(atOnce, len(c.clients)) {
+		start()
+	}
+	patience := 15*time.Second + time.Duration(len(c.clients))*20*time.Millisecond
+	return c.until(patience, "login", func() bool { return c.ready == len(c.clients) })
+}
+
+// logout leaves properly, many at a time, and drops who has not been let go in a few seconds.
+func (c *crowd) logout() {
+	for _, one := range c.clients {
+		one.leave()
+	}
+	open := func() bool {
+		for _, one := range c.clients {
+			if one.open() {
+				return true
+			}
+		}
+		return false
+	}
+	_ = c.loop.run(5*time.Second, func() bool { return !open() })
+	for _, one := range c.clients {
+		one.drop()
+	}
+}
+
+// acknowledged asks for the last acknowledgements and waits for them. It returns how many stanzas stay without.
+func (c *crowd) acknowledged(patience time.Duration) (missing int) {
+	count := func() int {
+		n := 0
+		for _, one := range c.clients {
+			if one.counted {
+				n += int(one.sent - one.acked)
+			}
+		}
+		return n
+	}
+	for _, one := range c.clients {
+		if one.counted && one.sent != one.acked {
+			one.text(frameR)
+		}
+	}
+	_ = c.until(patience, "last acknowledgements", func() bool { return count() == 0 })
+	return count()
+}

@@ -1,0 +1,90 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CPUTime is the user and system time of a process so far, its ended threads included: clock_gettime on the
+// process's CPU clock, whose id is made as clock_getcpuclockid(3) makes it.
+func CPUTime(pid int) (time.Duration, error) {
+	const perProcessSched = 2
+	clock := int32(^pid<<3 | perProcessSched)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		return 0, fmt.Errorf("bench: CPU clock of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// Resident is the resident memory of a process in bytes (smaps_rollup, whose count is exact where statm's is not).
+func Resident(pid int) (int64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0, fmt.Errorf("bench: memory: %w", err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(raw))
+	for lines.Scan() {
+		if value, ok := bytes.CutPrefix(lines.Bytes(), []byte("Rss:")); ok {
+			kib, err := strconv.ParseInt(string(bytes.TrimSuffix(bytes.TrimSpace(value), []byte(" kB"))), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("bench: memory of process %d: %w", pid, err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("bench: memory of process %d: no Rss in smaps_rollup", pid)
+}
+
+// Pin binds the calling thread, and what is started from it, to one core.
+func Pin(core int) error {
+	var set unix.CPUSet
+	set.Set(core)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("bench: pinning to core %d: %w", core, err)
+	}
+	return nil
+}
+
+// Cores lists the cores that the calling thread may run on.
+func Cores() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("bench: cores: %w", err)
+	}
+	var cores []int
+	for i := range 1024 {
+		if set.IsSet(i) {
+			cores = append(cores, i)
+		}
+	}
+	return cores, nil
+}
+
+func cpuOf(pids []int) (total time.Duration, err error) {
+	for _, pid := range pids {
+		t, err := CPUTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += t
+	}
+	return total, nil
+}
+
+func residentOf(pids []int) (total int64, err error) {
+	for _, pid := range pids {
+		n, err := Resident(pid)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}

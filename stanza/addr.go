@@ -20,8 +20,9 @@ type Addr struct {
 // maxPart is how many bytes one part of an address may have (RFC 7622 §3.1).
 const maxPart = 1023
 
-// maxSpelling is how much is handed to PRECIS and IDNA at all: three parts, each four times its canonical length.
-const maxSpelling = 4*3*maxPart + 2
+// maxSpelling is how much of a localpart or resourcepart is handed to PRECIS at all; a domainpart must be within its
+// bound as it is spelt, since reading A-labels takes time quadratic in their length.
+const maxSpelling = 4 * maxPart
 
 // ErrAddr is wrapped by the errors of all that makes an Addr.
 var ErrAddr = errors.New("stanza: malformed address")
@@ -77,10 +78,14 @@ func parseAddr(s string) (Addr, error) {
 	if a, ok := plainAddr(s); ok {
 		return a, nil
 	}
-	if len(s) > maxSpelling {
+	local, domain, resource, err := jid.SplitString(s)
+	if err != nil {
+		return Addr{}, fmt.Errorf("%w: %w", ErrAddr, err)
+	}
+	if len(local) > maxSpelling || len(domain) > maxPart || len(resource) > maxSpelling {
 		return Addr{}, fmt.Errorf("%w: too long", ErrAddr)
 	}
-	j, err := jid.Parse(s)
+	j, err := jid.New(local, domain, resource)
 	if err != nil {
 		return Addr{}, fmt.Errorf("%w: %w", ErrAddr, err)
 	}

@@ -16,7 +16,7 @@ type Child struct {
 // tagName returns where the name is written, and where its local part begins.
 func (c Child) tagName() (name, local, end int) {
 	raw := c.e.raw
-	name = int(c.e.at(c.i).start) + 1
+	name = int(c.e.children.at(c.i).start) + 1
 	local, end = name, name
 	for ; ; end++ {
 		switch b := raw[end]; {
@@ -42,7 +42,7 @@ func (c Child) Space() []byte {
 	if c.e == nil {
 		return nil
 	}
-	return namespace(c.e.raw, c.e.at(c.i).space)
+	return namespace(c.e.raw, c.e.children.at(c.i).space)
 }
 
 // Is reports whether c is the element of that namespace and local name.
@@ -55,7 +55,7 @@ func (c Child) Raw() []byte {
 	if c.e == nil {
 		return nil
 	}
-	at := c.e.at(c.i)
+	at := c.e.children.at(c.i)
 	return c.e.raw[at.start:at.end]
 }
 
@@ -64,7 +64,7 @@ func (c Child) Inner() []byte {
 	if c.e == nil {
 		return nil
 	}
-	at := c.e.at(c.i)
+	at := c.e.children.at(c.i)
 	b := c.e.raw[at.content:at.end]
 	if len(b) == 0 {
 		return nil

@@ -77,9 +77,6 @@ type child struct {
 	space               uint32
 }
 
-// inline is how many children an Element holds without a slice.
-const inline = 8
-
 // keepSpilled is up to how many spilled children's room is kept for the next Scan.
 const keepSpilled = 64
 
@@ -89,11 +86,9 @@ const keepSpilled = 64
 type Element struct {
 	raw        []byte
 	payloads   Payload
-	first      [inline]child
-	more       []child // the children from the ninth on
+	children   list[child]
 	id, typ    span
 	from, to   span
-	n          uint32 // children
 	nameEnd    uint32
 	local      uint32 // where the local name begins
 	content    uint32 // after the start tag; len(raw) when it is self-closing
@@ -103,11 +98,11 @@ type Element struct {
 }
 
 func (e *Element) reset() {
-	more := e.more[:0]
+	more := e.children.more[:0]
 	if cap(more) > keepSpilled {
 		more = nil
 	}
-	*e = Element{more: more}
+	*e = Element{children: list[child]{more: more}}
 }
 
 // setRoot notes the outermost element, of which the start tag ends at p.
@@ -155,24 +150,6 @@ func (e *Element) known(name []byte) *span {
 	}
 	return nil
 }
-
-func (e *Element) push(c child) {
-	if e.n < inline {
-		e.first[e.n] = c
-	} else {
-		e.more = append(e.more, c)
-	}
-	e.n++
-}
-
-func (e *Element) at(i int) *child {
-	if i < inline {
-		return &e.first[i]
-	}
-	return &e.more[i-inline]
-}
-
-func (e *Element) lastChild() *child { return e.at(int(e.n) - 1) }
 
 // Raw returns the whole element as it was scanned.
 func (e *Element) Raw() []byte { return e.raw }
@@ -245,11 +222,11 @@ func (e *Element) TypeRaw() []byte { return e.value(e.typ) }
 func (e *Element) Payloads() Payload { return e.payloads }
 
 // NumChildren returns how many direct child elements there are.
-func (e *Element) NumChildren() int { return int(e.n) }
+func (e *Element) NumChildren() int { return e.children.n }
 
 // Child returns the i-th direct child element, the zero Child when there is none.
 func (e *Element) Child(i int) Child {
-	if uint(i) >= uint(e.n) {
+	if uint(i) >= uint(e.children.n) {
 		return Child{}
 	}
 	return Child{e, i}
@@ -257,7 +234,7 @@ func (e *Element) Child(i int) Child {
 
 // Find returns the first direct child of that namespace and local name.
 func (e *Element) Find(space, name string) (Child, bool) {
-	for i := range int(e.n) {
+	for i := range e.children.n {
 		if c := (Child{e, i}); c.Is(space, name) {
 			return c, true
 		}

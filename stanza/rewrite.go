@@ -100,9 +100,8 @@ func (r *rewriter) run(ed *Edit) bool {
 
 // scanTail scans what was appended, in the scope of the start tag, into the head.
 func (r *rewriter) scanTail(p int) bool {
-	var s scanner
-	s.init(&r.st.Element, r.out, Limits{})
-	if s.startTag(0) < 0 || len(s.frames) == 0 {
+	s := scanner{e: &r.st.Element, raw: r.out}
+	if s.startTag(0) < 0 || s.frames.n == 0 {
 		return false
 	}
 	return s.content(p) == len(r.out)
@@ -218,14 +217,14 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 	old, st := r.old, r.st
 	st.payloads = old.payloads
 	strip := stamp && old.payloads&StanzaID != 0
-	if old.n > inline {
-		st.more = make([]child, 0, int(old.n)-inline+1)
+	if old.children.n >= inline {
+		st.children.more = make([]child, 0, old.children.n-inline+1)
 	}
 	at := old.content
 	delta := st.content - old.content // modulo 2^32
 	space, shifted := old.space, st.space
-	for i := range int(old.n) {
-		c := *old.at(i)
+	for i := range old.children.n {
+		c := *old.children.at(i)
 		if strip && forged(Child{old, i}, ed.IDBy) {
 			r.out = append(r.out, old.raw[at:c.start]...)
 			at = c.end
@@ -238,7 +237,7 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 			c.space = r.shiftRef(c.space, delta)
 		}
 		c.start, c.end, c.content = c.start+delta, c.end+delta, c.content+delta
-		st.push(c)
+		st.children.push(c)
 	}
 	r.out = append(r.out, old.raw[at:old.contentEnd]...)
 	if !stamp {
@@ -253,7 +252,7 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 	r.out = append(r.out, stanzaIDEnd...)
 	c.end = uint32(len(r.out))
 	c.content = c.end
-	st.push(c)
+	st.children.push(c)
 	st.payloads |= StanzaID
 }
 

@@ -13,8 +13,13 @@ type Limits struct {
 	Children int // direct children of the outermost element
 }
 
-// maxSize keeps offsets and a flag in 32 bits, whatever Limits says.
-const maxSize = 1 << 30
+const (
+	// maxSize keeps offsets and a flag in 32 bits, whatever Limits says.
+	maxSize = 1 << 30
+	// maxNamespace bounds namespace names, which are compared once for each child or prefixed attribute: it keeps
+	// the work linear in the size of the element.
+	maxNamespace = 1024
+)
 
 // An open element.
 type frame struct {
@@ -29,19 +34,17 @@ type nsRef struct {
 	off, size uint32
 }
 
-// scanner is the state of one scan. It lives on the stack of Scan; what does not fit there spills to the heap.
+// scanner is the state of one scan. It lives on the Go stack.
 type scanner struct {
 	raw []byte
 	lim Limits
 	e   *Element
 	err *SyntaxError
 
-	frames  []frame
+	frames  list[frame]
 	scope   scope
 	attrs   attrSet
 	pending Payload // Body, until its end shows that it is not empty
-
-	frames0 [8]frame
 }
 
 // Scan reads raw, which must be one complete element and nothing else but trailing white space (RFC 7395 §3.3), and
@@ -50,20 +53,12 @@ type scanner struct {
 // Scan allocates nothing for ordinary elements. e refers to raw, which must not change.
 func (e *Element) Scan(raw []byte, lim Limits) error {
 	e.reset()
-	var s scanner
-	s.init(e, raw, lim)
+	s := scanner{e: e, raw: raw, lim: lim}
 	if !s.document() {
 		e.reset()
 		return s.err
 	}
 	return nil
-}
-
-func (s *scanner) init(e *Element, raw []byte, lim Limits) {
-	s.e, s.raw, s.lim = e, raw, lim
-	s.frames = s.frames0[:0]
-	s.scope.init()
-	s.attrs.init()
 }
 
 // fail notes the error; it returns -1, which every scanning method takes for failure.
@@ -91,7 +86,7 @@ func (s *scanner) document() bool {
 	default:
 		p = s.startTag(0)
 	}
-	if p >= 0 && len(s.frames) > 0 {
+	if p >= 0 && s.frames.n > 0 {
 		p = s.content(p)
 	}
 	if p < 0 {
@@ -120,7 +115,7 @@ func (s *scanner) content(p int) int {
 		}
 		switch raw[p+1] {
 		case '/':
-			if p = s.endTag(p); p < 0 || len(s.frames) == 0 {
+			if p = s.endTag(p); p < 0 || s.frames.n == 0 {
 				return p
 			}
 		case '!':
@@ -272,7 +267,7 @@ func (s *scanner) declaration(p int, cdata bool) int {
 // endTag scans from "</" past '>' and closes the innermost element.
 func (s *scanner) endTag(p int) int {
 	raw := s.raw
-	f := &s.frames[len(s.frames)-1]
+	f := s.frames.last()
 	q := p + 2 + int(f.nameLen)
 	if q >= len(raw) || string(raw[p+2:q]) != string(raw[f.name:f.name+f.nameLen]) {
 		return s.fail(p, NotWellFormed, "end tag does not match")
@@ -284,20 +279,20 @@ func (s *scanner) endTag(p int) int {
 		return s.fail(p, NotWellFormed, "end tag does not match")
 	}
 	q++
-	switch len(s.frames) {
+	switch s.frames.n {
 	case 1:
 		s.e.contentEnd = uint32(p)
 	case 2:
 		s.endChild(p, q)
 	}
-	s.scope.shrink(s.raw, int(f.marks))
-	s.frames = s.frames[:len(s.frames)-1]
+	s.scope.unbind(s.raw, int(f.marks))
+	s.frames.truncate(s.frames.n - 1)
 	return q
 }
 
 // endChild closes a direct child whose content ends at p and which ends at q.
 func (s *scanner) endChild(p, q int) {
-	c := s.e.lastChild()
+	c := s.e.children.last()
 	c.end = uint32(q)
 	if s.pending != 0 {
 		if int(c.content) < p {

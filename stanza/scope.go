@@ -19,49 +19,47 @@ type expandedName struct{ space, local string }
 
 // attrSet is the attributes of one start tag.
 type attrSet struct {
-	list     []attr
+	names    list[attr]
 	prefixed int // how many have a prefix that is used, not declared
 	seen     map[string]struct{}
 	expanded map[expandedName]struct{}
-
-	list0 [few]attr
 }
-
-func (t *attrSet) init() { t.list = t.list0[:0] }
 
 func (t *attrSet) reset() {
-	t.list, t.prefixed, t.seen, t.expanded = t.list[:0], 0, nil, nil
+	t.names.truncate(0)
+	t.prefixed, t.seen, t.expanded = 0, nil, nil
 }
-
-func (t *attrSet) len() int { return len(t.list) }
 
 // add reports whether no attribute of that name was there.
 func (t *attrSet) add(raw []byte, a attr) bool {
 	name := raw[a.name:a.end]
-	if len(t.list) < few {
-		for i := range t.list {
-			if b := &t.list[i]; b.end-b.name == a.end-a.name && string(raw[b.name:b.end]) == string(name) {
+	if t.names.n < few {
+		for i := range t.names.n {
+			if b := t.names.at(i); b.end-b.name == a.end-a.name && string(raw[b.name:b.end]) == string(name) {
 				return false
 			}
 		}
-	} else {
-		if t.seen == nil {
-			t.seen = make(map[string]struct{}, 2*few)
-			for _, b := range t.list {
-				t.seen[string(raw[b.name:b.end])] = struct{}{}
-			}
-		}
-		n := len(t.seen)
-		t.seen[string(name)] = struct{}{}
-		if len(t.seen) == n {
-			return false
-		}
+	} else if !t.addSeen(raw, name) {
+		return false
 	}
-	t.list = append(t.list, a)
+	t.names.push(a)
 	if a.local > a.name && !a.declares(raw) {
 		t.prefixed++
 	}
 	return true
+}
+
+func (t *attrSet) addSeen(raw, name []byte) bool {
+	if t.seen == nil {
+		t.seen = make(map[string]struct{}, 2*few)
+		for i := range t.names.n {
+			b := t.names.at(i)
+			t.seen[string(raw[b.name:b.end])] = struct{}{}
+		}
+	}
+	n := len(t.seen)
+	t.seen[string(name)] = struct{}{}
+	return len(t.seen) > n
 }
 
 // addExpanded reports whether no prefixed attribute of that namespace and name was there. It allocates: elements
@@ -84,32 +82,25 @@ type binding struct {
 
 // scope is the prefixes that are bound at one point of the scan, innermost last.
 type scope struct {
-	list   []binding
+	bound  list[binding]
 	byName map[string]int32 // the innermost binding of each prefix, once there are more than a few
-
-	list0 [4]binding
 }
 
-func (t *scope) init() { t.list = t.list0[:0] }
-
-func (t *scope) len() int { return len(t.list) }
-
 func (t *scope) bind(raw []byte, prefix, end int, space nsRef) {
-	t.list = append(t.list, binding{prefix: uint32(prefix), end: uint32(end), space: space})
-	if t.byName != nil {
-		t.index(raw, len(t.list)-1)
-		return
-	}
-	if len(t.list) > few {
+	t.bound.push(binding{prefix: uint32(prefix), end: uint32(end), space: space})
+	switch {
+	case t.byName != nil:
+		t.index(raw, t.bound.n-1)
+	case t.bound.n > few:
 		t.byName = make(map[string]int32, 2*few)
-		for i := range t.list {
+		for i := range t.bound.n {
 			t.index(raw, i)
 		}
 	}
 }
 
 func (t *scope) index(raw []byte, i int) {
-	b := &t.list[i]
+	b := t.bound.at(i)
 	name := string(raw[b.prefix:b.end])
 	b.shadowed = -1
 	if j, ok := t.byName[name]; ok {
@@ -118,11 +109,11 @@ func (t *scope) index(raw []byte, i int) {
 	t.byName[name] = int32(i)
 }
 
-// shrink unbinds all but the first n.
-func (t *scope) shrink(raw []byte, n int) {
+// unbind drops all but the first n.
+func (t *scope) unbind(raw []byte, n int) {
 	if t.byName != nil {
-		for i := len(t.list) - 1; i >= n; i-- {
-			b := &t.list[i]
+		for i := t.bound.n - 1; i >= n; i-- {
+			b := t.bound.at(i)
 			if b.shadowed < 0 {
 				delete(t.byName, string(raw[b.prefix:b.end]))
 			} else {
@@ -130,7 +121,9 @@ func (t *scope) shrink(raw []byte, n int) {
 			}
 		}
 	}
-	t.list = t.list[:n]
+	if t.bound.n > n {
+		t.bound.truncate(n)
+	}
 }
 
 // lookup finds what the prefix raw[prefix:end] stands for.
@@ -138,11 +131,11 @@ func (t *scope) lookup(raw []byte, prefix, end int) (nsRef, bool) {
 	name := raw[prefix:end]
 	if t.byName != nil {
 		if i, ok := t.byName[string(name)]; ok {
-			return t.list[i].space, true
+			return t.bound.at(int(i)).space, true
 		}
 	} else {
-		for i := len(t.list) - 1; i >= 0; i-- {
-			if b := &t.list[i]; string(raw[b.prefix:b.end]) == string(name) {
+		for i := t.bound.n - 1; i >= 0; i-- {
+			if b := t.bound.at(i); string(raw[b.prefix:b.end]) == string(name) {
 				return b.space, true
 			}
 		}

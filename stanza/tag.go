@@ -8,7 +8,7 @@ import (
 // startTag scans from '<' past '>'. An element that is not empty is open afterwards.
 func (s *scanner) startTag(p int) int {
 	raw := s.raw
-	depth := len(s.frames) + 1
+	depth := s.frames.n + 1
 	if s.lim.Depth > 0 && depth > s.lim.Depth {
 		return s.fail(p, PolicyViolation, "elements nested too deeply")
 	}
@@ -17,9 +17,9 @@ func (s *scanner) startTag(p int) int {
 	if end < 0 {
 		return -1
 	}
-	f := frame{name: uint32(name), nameLen: uint32(end - name), marks: uint32(s.scope.len())}
+	f := frame{name: uint32(name), nameLen: uint32(end - name), marks: uint32(s.scope.bound.n)}
 	if depth > 1 {
-		f.space = s.frames[depth-2].space
+		f.space = s.frames.last().space
 	}
 	p, empty := s.attributes(end, depth == 1, &f)
 	if p < 0 {
@@ -42,10 +42,10 @@ func (s *scanner) startTag(p int) int {
 		s.addChild(child{start: uint32(name - 1), content: uint32(p), space: space.off}, raw[local:end], space)
 	}
 	if !empty {
-		s.frames = append(s.frames, f)
+		s.frames.push(f)
 		return p
 	}
-	s.scope.shrink(raw, int(f.marks))
+	s.scope.unbind(raw, int(f.marks))
 	switch depth {
 	case 1:
 		s.e.contentEnd = uint32(p)
@@ -57,7 +57,7 @@ func (s *scanner) startTag(p int) int {
 
 // addChild notes a direct child of which the start tag is scanned.
 func (s *scanner) addChild(c child, local []byte, space nsRef) {
-	s.e.push(c)
+	s.e.children.push(c)
 	what := classify(local, s.spaceName(space))
 	if what == Body {
 		s.pending = what
@@ -110,14 +110,14 @@ func (s *scanner) attributes(p int, root bool, f *frame) (next int, empty bool) 
 		if value < 0 {
 			return -1, false
 		}
-		quote, plain := 0, true
-		if quote, plain = s.value(value, raw[value-1]); quote < 0 {
+		quote, plain := s.value(value, raw[value-1])
+		if quote < 0 {
 			return -1, false
 		}
 		if !s.attrs.add(raw, attr{name: uint32(name), local: uint32(local), end: uint32(end)}) {
 			return s.fail(name, NotWellFormed, "attribute given twice"), false
 		}
-		if s.lim.Attrs > 0 && s.attrs.len() > s.lim.Attrs {
+		if s.lim.Attrs > 0 && s.attrs.names.n > s.lim.Attrs {
 			return s.fail(name, PolicyViolation, "too many attributes"), false
 		}
 		switch {
@@ -128,11 +128,9 @@ func (s *scanner) attributes(p int, root bool, f *frame) (next int, empty bool) 
 				}
 			}
 		case end-name == len("xmlns") && string(raw[name:end]) == "xmlns":
-			ref := valueRef(value, quote, plain)
-			if ns := s.spaceName(ref); string(ns) == NSXML || string(ns) == NSXMLNS {
-				return s.fail(name, NotWellFormed, "reserved namespace"), false
+			if !s.bindDefault(value, quote, plain, f) {
+				return -1, false
 			}
-			f.space = ref
 		case root:
 			s.e.noteAttr(raw[name:end], value, quote)
 		}
@@ -146,8 +144,8 @@ func (s *scanner) endAttributes(p int, f *frame) int {
 	if s.attrs.prefixed == 0 {
 		return p
 	}
-	for i := range s.attrs.list {
-		a := &s.attrs.list[i]
+	for i := range s.attrs.names.n {
+		a := s.attrs.names.at(i)
 		if a.local == a.name || a.declares(s.raw) {
 			continue
 		}
@@ -162,8 +160,27 @@ func (s *scanner) endAttributes(p int, f *frame) int {
 	return p
 }
 
+// bindDefault handles xmlns='…'.
+func (s *scanner) bindDefault(value, quote int, plain bool, f *frame) bool {
+	if quote-value > maxNamespace {
+		s.fail(value, PolicyViolation, "namespace name too long")
+		return false
+	}
+	ref := valueRef(value, quote, plain)
+	if ns := s.spaceName(ref); string(ns) == NSXML || string(ns) == NSXMLNS {
+		s.fail(value, NotWellFormed, "reserved namespace")
+		return false
+	}
+	f.space = ref
+	return true
+}
+
 // bind handles xmlns:prefix='…' (XML-NAMES §3, §2.2).
 func (s *scanner) bind(prefix, end, value, quote int, plain bool) bool {
+	if quote-value > maxNamespace {
+		s.fail(value, PolicyViolation, "namespace name too long")
+		return false
+	}
 	ref := valueRef(value, quote, plain)
 	ns := s.spaceName(ref)
 	name := s.raw[prefix:end]

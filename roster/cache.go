@@ -49,7 +49,7 @@ func (c *cache) put(user stanza.Addr, r *snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dropLocked(user)
-	in := &cached{user: user, roster: r}
+	in := &cached{user: detached(user), roster: r}
 	if over(in.size(), c.limit) {
 		return // it would push out everybody else and then itself
 	}
@@ -127,4 +127,12 @@ func (t *turns) take(ctx context.Context, user stanza.Addr) (done func(), err er
 		leave()
 		return nil, context.Cause(ctx)
 	}
+}
+
+// detached returns a bare address that does not hold on to the full one it may have been cut from.
+func detached(bare stanza.Addr) stanza.Addr {
+	if a, err := stanza.ParseAddr(bare.String()); err == nil {
+		return a
+	}
+	return bare
 }

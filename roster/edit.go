@@ -24,7 +24,7 @@ func (s *Service) edit(
 		return entry{}, nil, err
 	}
 
-	before := entry{Item: Item{Contact: contact}}
+	before := entry{Item: Item{Contact: detached(contact)}}
 	if e := r.find(contact); e != nil {
 		before = *e
 	}
@@ -194,7 +194,7 @@ func (s *Service) request(user, contact stanza.Addr, raw []byte) []byte {
 	user, contact = user.Bare(), contact.Bare()
 	if len(raw) > 0 && !over(len(raw), s.cfg.RequestSize) {
 		var e stanza.Element
-		err := e.Scan(bytes.Clone(raw), stanza.Limits{})
+		err := e.Scan(raw, stanza.Limits{}) // Rewrite copies
 		if err == nil && e.Kind() == stanza.Presence && string(e.TypeRaw()) == Subscribe.String() {
 			return e.Rewrite(stanza.Edit{From: contact, To: user}).Raw()
 		}

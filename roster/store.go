@@ -91,17 +91,18 @@ func (rec Record) snapshot(log *slog.Logger) *snapshot {
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b *entry) int { return strings.Compare(a.Contact.String(), b.Contact.String()) })
-	// An address may also have become another's equal. The later change stands.
-	entries = slices.CompactFunc(entries, func(a, b *entry) bool {
-		if a.Contact != b.Contact {
-			return false
+	// An address may also have become the equal of another. The later change stands.
+	distinct := entries[:0]
+	for _, e := range entries {
+		last := len(distinct) - 1
+		switch {
+		case last < 0 || distinct[last].Contact != e.Contact:
+			distinct = append(distinct, e)
+		case distinct[last].version < e.version:
+			distinct[last] = e
 		}
-		if b.version > a.version {
-			*a = *b
-		}
-		return true
-	})
-	return newSnapshot(rec.Version, rec.Floor, entries)
+	}
+	return newSnapshot(rec.Version, rec.Floor, distinct)
 }
 
 // load returns a user's roster. The caller has the user's turn.

@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
-	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
@@ -196,7 +193,7 @@ func TestVersioningProperty(t *testing.T) {
 				for _, item := range items {
 					c.items[item.Contact] = item
 				}
-				copies = append(copies, c)
+				copies = append(copies[max(0, len(copies)-4):], c)
 			},
 			"": func(t *rapid.T) {
 				items, version, err := s.Get(ctx, romeo)
@@ -222,13 +219,13 @@ func TestVersioningProperty(t *testing.T) {
 							got[ch.Item.Contact] = ch.Item
 						}
 					}
-					// What is never shown is not part of what a client knows.
-					shown := cmpopts.IgnoreFields(Item{}, "PendingIn", "Request")
-					list := slices.SortedFunc(maps.Values(got), func(a, b Item) int {
-						return strings.Compare(a.Contact.String(), b.Contact.String())
-					})
-					if diff := gocmp.Diff(items, list, compare, shown, cmpopts.EquateEmpty()); diff != "" {
-						t.Fatalf("since %s: -roster +copy\n%s", c.version, diff)
+					if len(got) != len(items) {
+						t.Fatalf("since %s: the copy is %+v, the roster %+v", c.version, got, items)
+					}
+					for _, item := range items {
+						if !(&entry{Item: item, listed: true}).looks(&entry{Item: got[item.Contact], listed: true}) {
+							t.Fatalf("since %s: the copy has %+v, the roster %+v", c.version, got[item.Contact], item)
+						}
 					}
 				}
 			},

@@ -3,6 +3,7 @@ package roster
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"sync"
 
 	"holdfast/stanza"
@@ -125,7 +126,7 @@ func (t *turns) take(ctx context.Context, user stanza.Addr) (done func(), err er
 		}, nil
 	case <-ctx.Done():
 		leave()
-		return nil, context.Cause(ctx)
+		return nil, fmt.Errorf("roster: waiting for the user's turn: %w", context.Cause(ctx))
 	}
 }
 

@@ -23,6 +23,9 @@ type Item struct {
 
 // Change is one roster push (§2.1.6): the item as it now is, or, when Removed, only its Contact with
 // subscription='remove'.
+//
+// A client ends up with what it was pushed last, so the changes of one roster are to be pushed in the order they were
+// made. Calls for one user that run at the same time may return in any order: whoever pushes makes them one at a time.
 type Change struct {
 	Item    Item
 	Removed bool

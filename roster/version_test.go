@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"testing"
+	"testing/synctest"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -230,5 +231,26 @@ func TestVersioningProperty(t *testing.T) {
 				}
 			},
 		})
+	})
+}
+
+// TestVersionsGrowWithoutAClock: changes in one instant, and after a clock that was set back, are told apart.
+func TestVersionsGrowWithoutAClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead := now() + 1000
+		store := newMemory()
+		store.users[romeo.String()] = stored{version: ahead, floor: 1}
+		for _, s := range []*Service{newService(t, DefaultConfig(), newMemory()), newService(t, DefaultConfig(), store)} {
+			must(s.Set(t.Context(), romeo, Item{Contact: juliet}))(t)
+			_, before, _ := s.Get(t.Context(), romeo)
+			must(s.Set(t.Context(), romeo, Item{Contact: mercutio}))(t)
+			changed, _, ok, err := s.Since(t.Context(), romeo, before)
+			if err != nil || !ok || len(changed) != 1 || changed[0].Item.Contact != mercutio {
+				t.Errorf("changes %v %v %v", changed, ok, err)
+			}
+		}
+		if v := store.users[romeo.String()].version; v != ahead+2 {
+			t.Errorf("version %d after %d", v, ahead)
+		}
 	})
 }

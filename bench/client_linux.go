@@ -22,15 +22,15 @@ const (
 type stage uint8
 
 const (
-	idle        stage = iota
-	connecting        // the opening handshake
-	opening           // <open/> and features before SASL
-	challenged        // the server's answer in a SASL exchange
-	reopening         // <open/> and features after SASL
-	binding           // the result of bind (RFC 6120 §7)
-	enabling          // <enabled/> (XEP-0198 §3)
-	resuming          // <resumed/> (XEP-0198 §5)
-	announcing        // the own presence, coming back (RFC 6121 §4.2.2)
+	idle       stage = iota
+	connecting       // the opening handshake
+	opening          // <open/> and features before SASL
+	challenged       // the server's answer in a SASL exchange
+	reopening        // <open/> and features after SASL
+	binding          // the result of bind (RFC 6120 §7)
+	enabling         // <enabled/> (XEP-0198 §3)
+	resuming         // <resumed/> (XEP-0198 §5)
+	announcing       // the own presence, coming back (RFC 6121 §4.2.2)
 	ready
 	leaving
 )
@@ -342,4 +342,3 @@ func (c *client) resumed(f []byte) {
 		c.onResumed()
 	}
 }
-

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -48,6 +49,23 @@ func Pin(core int) error {
 	set.Set(core)
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return fmt.Errorf("bench: pinning to core %d: %w", core, err)
+	}
+	return nil
+}
+
+// Confine makes the whole process run on one core: it binds the thread and executes the program again from it, since
+// Go's runtime sizes itself by the cores that it finds at the start.
+func Confine(core int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if cores, err := Cores(); err != nil || len(cores) == 1 && cores[0] == core {
+		return err
+	}
+	if err := Pin(core); err != nil {
+		return err
+	}
+	if err := unix.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("bench: executing again: %w", err)
 	}
 	return nil
 }

@@ -6,7 +6,8 @@
 // A connection names itself in its address: /relay?id=00000001, IDLength characters.
 //
 // Goroutines: one for each connection, the HTTP server's own, reading; a message is written by the reader of its
-// sender. mu guards the table.
+// sender. mu guards the table; accepting is held for reading from before a connection's client is told that it is
+// accepted until it is in the table.
 package relay
 
 import (
@@ -24,8 +25,9 @@ const IDLength = 8
 
 // Relay is an http.Handler for connections.
 type Relay struct {
-	mu    sync.RWMutex
-	conns map[string]*websocket.Conn
+	accepting sync.RWMutex
+	mu        sync.RWMutex
+	conns     map[string]*websocket.Conn
 }
 
 // New makes a relay without connections.
@@ -40,14 +42,11 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "id has the wrong length", http.StatusBadRequest)
 		return
 	}
-	conn, err := websocket.Accept(w, req, &websocket.AcceptOptions{Subprotocols: []string{"xmpp"}})
+	conn, err := r.accept(w, req, id)
 	if err != nil {
 		return // Accept has answered
 	}
 	defer conn.CloseNow()
-	r.mu.Lock()
-	r.conns[id] = conn
-	r.mu.Unlock()
 	defer r.forget(id, conn)
 
 	ctx := context.Background()
@@ -74,14 +73,37 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		if n < IDLength {
 			return
 		}
-		r.mu.RLock()
-		to := r.conns[string(buf[:IDLength])]
-		r.mu.RUnlock()
-		if to != nil {
+		if to := r.find(buf[:IDLength]); to != nil {
 			// A write that fails ends the recipient's connection, which its own reader notices.
 			_ = to.Write(ctx, kind, buf[:n])
 		}
 	}
+}
+
+func (r *Relay) accept(w http.ResponseWriter, req *http.Request, id string) (*websocket.Conn, error) {
+	r.accepting.RLock()
+	defer r.accepting.RUnlock()
+	conn, err := websocket.Accept(w, req, &websocket.AcceptOptions{Subprotocols: []string{"xmpp"}})
+	if err == nil {
+		r.mu.Lock()
+		r.conns[id] = conn
+		r.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (r *Relay) find(id []byte) *websocket.Conn {
+	r.mu.RLock()
+	conn := r.conns[string(id)]
+	r.mu.RUnlock()
+	if conn != nil {
+		return conn
+	}
+	r.accepting.Lock() // who is written to may know that it is accepted before the table does
+	r.accepting.Unlock()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.conns[string(id)]
 }
 
 func (r *Relay) forget(id string, conn *websocket.Conn) {

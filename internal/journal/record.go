@@ -1,0 +1,297 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"holdfast/stanza"
+)
+
+// Kind tells the records apart. The numbers are on disk: never reuse one.
+type Kind uint8
+
+const (
+	// KindStanza is a stanza that entered outboxes or the mailbox.
+	KindStanza Kind = 1
+	// KindHandled is an inbound stanza whose effects, if any, are in records of their own.
+	KindHandled Kind = 2
+	// KindAcked is a client's acknowledgement.
+	KindAcked Kind = 3
+	// KindSession is the state of a session, replacing what an earlier record said.
+	KindSession Kind = 4
+	// KindEnded is the end of a session.
+	KindEnded Kind = 5
+	// KindUnstored takes messages out of a mailbox.
+	KindUnstored Kind = 6
+	// KindProved closes a packet-cache entry.
+	KindProved Kind = 7
+)
+
+// Target is one outbox that a stanza entered, and its place there.
+type Target struct {
+	Session uint64 // Session.Ord
+	Pos     uint64 // place in the outbox, counted from 1 since the session was bound
+}
+
+// Flags of a KindStanza record.
+type Flags uint8
+
+const (
+	// Stored: the stanza went to the mailbox of To.
+	Stored Flags = 1 << iota
+	// Awaits: a packet-cache entry was opened for it, until Deadline.
+	Awaits
+	// FromMailbox: the stanza came out of the mailbox of the target's user and stays there until acknowledged.
+	FromMailbox
+	// Held: the target had no connection when the stanza arrived, so it gets a delay stamp.
+	Held
+	// Copied: several sessions of the user got it.
+	Copied
+)
+
+// Stanza is the KindStanza record.
+type Stanza struct {
+	Origin   uint64 // Session.Ord of the sender, 0 when it is not counted
+	N        uint32 // the sender's inbound count with this stanza
+	Flags    Flags
+	Deadline time.Time // of the packet-cache entry
+	Targets  []Target
+	Stanza   *stanza.Stanza
+}
+
+// Session is the KindSession record: what a resumption needs besides counters and queue.
+type Session struct {
+	Ord       uint64
+	Addr      stanza.Addr
+	Token     string // XEP-0198 id, empty without resumption
+	Managed   bool   // XEP-0198 is on
+	Base      uint64 // outbox place at which the client's count began
+	Max       time.Duration
+	Presence  []byte // last broadcast presence, nil while unavailable
+	Priority  int8
+	Flags     uint8 // session's own
+	Directed  []string
+	Detached  time.Time // zero while attached
+	CreatedAt time.Time
+}
+
+var errShort = errors.New("journal: record too short")
+
+// The encoding is fixed little-endian fields followed by the variable parts, each with a uvarint length.
+
+// AppendHead appends the fixed part of r to dst; the stanza's bytes follow it in the log.
+func (r *Stanza) AppendHead(dst []byte) []byte {
+	dst = append(dst, byte(r.Flags))
+	dst = binary.LittleEndian.AppendUint64(dst, r.Origin)
+	dst = binary.LittleEndian.AppendUint32(dst, r.N)
+	var deadline int64
+	if !r.Deadline.IsZero() {
+		deadline = r.Deadline.UnixMilli()
+	}
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(deadline))
+	dst = append(dst, r.Stanza.ID[:]...)
+	dst = binary.AppendUvarint(dst, uint64(len(r.Targets)))
+	for _, t := range r.Targets {
+		dst = binary.AppendUvarint(dst, t.Session)
+		dst = binary.AppendUvarint(dst, t.Pos)
+	}
+	return dst
+}
+
+// DecodeStanza reads a KindStanza record. The result does not refer to b.
+func DecodeStanza(b []byte) (*Stanza, error) {
+	const fixed = 1 + 8 + 4 + 8 + 16
+	if len(b) < fixed {
+		return nil, errShort
+	}
+	r := &Stanza{
+		Flags:  Flags(b[0]),
+		Origin: binary.LittleEndian.Uint64(b[1:]),
+		N:      binary.LittleEndian.Uint32(b[9:]),
+	}
+	if ms := int64(binary.LittleEndian.Uint64(b[13:])); ms != 0 {
+		r.Deadline = time.UnixMilli(ms)
+	}
+	id := stanza.ID(b[21:37])
+	d := decoder{b: b[fixed:]}
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		return nil, errShort
+	}
+	r.Targets = make([]Target, 0, n)
+	for range n {
+		r.Targets = append(r.Targets, Target{Session: d.uvarint(), Pos: d.uvarint()})
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	st, err := stanza.Parse(append([]byte(nil), d.b...), id)
+	if err != nil {
+		return nil, fmt.Errorf("journal: stored stanza: %w", err)
+	}
+	r.Stanza = st
+	return r, nil
+}
+
+// AppendCount encodes the KindHandled and KindAcked records: a session and a place.
+func AppendCount(dst []byte, session, count uint64) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, session)
+	return binary.LittleEndian.AppendUint64(dst, count)
+}
+
+// DecodeCount reads what AppendCount wrote.
+func DecodeCount(b []byte) (session, count uint64, err error) {
+	if len(b) != 16 {
+		return 0, 0, errShort
+	}
+	return binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), nil
+}
+
+// AppendIDs encodes the KindUnstored (with its user) and KindProved (without) records.
+func AppendIDs(dst []byte, user stanza.Addr, ids []stanza.ID) []byte {
+	dst = appendString(dst, user.String())
+	for _, id := range ids {
+		dst = append(dst, id[:]...)
+	}
+	return dst
+}
+
+// DecodeIDs reads what AppendIDs wrote.
+func DecodeIDs(b []byte) (user stanza.Addr, ids []stanza.ID, err error) {
+	d := decoder{b: b}
+	s := d.string()
+	if d.err != nil || len(d.b)%16 != 0 {
+		return user, nil, errShort
+	}
+	if s != "" {
+		if user, err = stanza.ParseAddr(s); err != nil {
+			return user, nil, fmt.Errorf("journal: user: %w", err)
+		}
+	}
+	for b := d.b; len(b) > 0; b = b[16:] {
+		ids = append(ids, stanza.ID(b[:16]))
+	}
+	return user, ids, nil
+}
+
+// Append encodes r after dst.
+func (r *Session) Append(dst []byte) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, r.Ord)
+	dst = appendString(dst, r.Addr.String())
+	dst = appendString(dst, r.Token)
+	managed := byte(0)
+	if r.Managed {
+		managed = 1
+	}
+	dst = append(dst, managed, byte(r.Priority), r.Flags)
+	dst = binary.AppendUvarint(dst, r.Base)
+	dst = binary.AppendUvarint(dst, uint64(r.Max))
+	dst = binary.AppendVarint(dst, milli(r.Detached))
+	dst = binary.AppendVarint(dst, milli(r.CreatedAt))
+	dst = appendString(dst, string(r.Presence))
+	dst = binary.AppendUvarint(dst, uint64(len(r.Directed)))
+	for _, a := range r.Directed {
+		dst = appendString(dst, a)
+	}
+	return dst
+}
+
+// DecodeSession reads what Append wrote.
+func DecodeSession(b []byte) (*Session, error) {
+	if len(b) < 8 {
+		return nil, errShort
+	}
+	r := &Session{Ord: binary.LittleEndian.Uint64(b)}
+	d := decoder{b: b[8:]}
+	addr := d.string()
+	r.Token = d.string()
+	r.Managed = d.byte() == 1
+	r.Priority = int8(d.byte())
+	r.Flags = d.byte()
+	r.Base = d.uvarint()
+	r.Max = time.Duration(d.uvarint())
+	r.Detached = fromMilli(d.varint())
+	r.CreatedAt = fromMilli(d.varint())
+	if p := d.string(); p != "" {
+		r.Presence = []byte(p)
+	}
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		r.Directed = append(r.Directed, d.string())
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	var err error
+	if r.Addr, err = stanza.ParseAddr(addr); err != nil {
+		return nil, fmt.Errorf("journal: session address: %w", err)
+	}
+	return r, nil
+}
+
+func milli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMilli(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+func appendString(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// decoder reads fields in turn and keeps the first error.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.err, d.b = errShort, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.err, d.b = errShort, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) byte() byte {
+	if len(d.b) == 0 {
+		d.err = errShort
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.err, d.b = errShort, nil
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}

@@ -1,0 +1,216 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// delivery is the scratch space of one deliver.
+type delivery struct {
+	rec     journal.Stanza
+	targets []*Session
+	wake    []Transport
+}
+
+var deliveries = sync.Pool{New: func() any { return new(delivery) }}
+
+// Deliver puts a stanza that Router routed into the outboxes of targets, under their user's lock, and reports how many
+// took it. A message that asks for a receipt begins to await it.
+func (sv *Service) Deliver(from *Session, st *stanza.Stanza, targets []*Session) (int, error) {
+	var deadline time.Time
+	var flags entryFlags
+	if st.Payloads()&stanza.ReceiptRequest != 0 {
+		if until, ok := sv.receipts.Awaits(st); ok {
+			deadline, flags = until, awaits
+		}
+	}
+	return sv.deliverUntil(from, st, targets, flags, deadline)
+}
+
+func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session, flags entryFlags) (int, error) {
+	return sv.deliverUntil(from, st, targets, flags, time.Time{})
+}
+
+// deliverUntil writes the journal and fills the outboxes, both under the sessions' locks, so that a place is never
+// sent before it is recorded. Several targets are sessions of one user whose lock is held, so that locking them in
+// turn can't deadlock.
+func (sv *Service) deliverUntil(from *Session, st *stanza.Stanza, targets []*Session, flags entryFlags, deadline time.Time) (int, error) {
+	d := deliveries.Get().(*delivery)
+	defer d.release()
+	size := len(st.Raw())
+	detached := false
+	for _, s := range targets {
+		s.mu.Lock()
+		if s.ended || s.spilling {
+			s.mu.Unlock()
+			continue
+		}
+		if s.overLocked(size) {
+			s.spilling = true
+			s.mu.Unlock()
+			go sv.spill(s)
+			continue
+		}
+		detached = detached || s.stream == nil
+		d.targets = append(d.targets, s)
+		d.rec.Targets = append(d.rec.Targets, journal.Target{Session: s.ord, Pos: s.out.next()})
+	}
+	if len(d.targets) == 0 {
+		return 0, nil
+	}
+	d.rec.Stanza, d.rec.Flags, d.rec.Deadline = st, flags.record(), deadline
+	if len(d.targets) > 1 {
+		d.rec.Flags |= journal.Copied
+	}
+	if detached {
+		d.rec.Flags |= journal.Held
+	}
+	d.rec.Origin, d.rec.N = 0, 0
+	if from.counts() && st.Kind() == stanza.Message {
+		d.rec.Origin, d.rec.N = from.ord, from.in
+	}
+	if err := sv.journal.Stanza(&d.rec); err != nil {
+		for _, s := range d.targets {
+			s.mu.Unlock()
+		}
+		return 0, err
+	}
+	if d.rec.Origin != 0 {
+		from.recorded = true
+	}
+	e := entry{st: st, flags: flags}
+	if len(d.targets) > 1 {
+		e.copies = new(copies)
+		e.copies.open.Store(int32(len(d.targets)))
+	}
+	for _, s := range d.targets {
+		e.flags &^= held
+		if s.stream == nil {
+			e.flags |= held
+		} else {
+			d.wake = append(d.wake, s.stream.transport)
+		}
+		s.out.push(e)
+		s.dirty = true
+		s.mu.Unlock()
+	}
+	if !deadline.IsZero() {
+		sv.receipts.Open(st, deadline)
+	}
+	for _, t := range d.wake {
+		t.Wake()
+	}
+	return len(d.targets), nil
+}
+
+func (d *delivery) release() {
+	clear(d.targets)
+	clear(d.wake)
+	d.rec.Stanza = nil
+	d.targets, d.wake, d.rec.Targets = d.targets[:0], d.wake[:0], d.rec.Targets[:0]
+	deliveries.Put(d)
+}
+
+func (f entryFlags) record() (r journal.Flags) {
+	if f&awaits != 0 {
+		r |= journal.Awaits
+	}
+	if f&fromMailbox != 0 {
+		r |= journal.FromMailbox
+	}
+	return r
+}
+
+// counts reports whether the stanza being handled is one that a journal record should name: its sender will hear of
+// it in <a h/>.
+func (s *Session) counts() bool { return s != nil && s.in != 0 && !s.recorded }
+
+// overLocked says whether one more stanza would be too much.
+func (s *Session) overLocked(size int) bool {
+	c := &s.sv.cfg
+	return c.OutboxStanzas > 0 && s.out.n >= c.OutboxStanzas || c.OutboxBytes > 0 && s.out.n > 0 && s.out.bytes+size > c.OutboxBytes
+}
+
+// frame is what goes over the wire for an entry: a stanza that waited gets a delay stamp (XEP-0198 §5, XEP-0203).
+func (s *Session) frame(e *entry) []byte {
+	if e.flags&held == 0 || e.st.Kind() != stanza.Message || e.st.Payloads()&stanza.Delay != 0 || e.st.ID.IsZero() {
+		return e.st.Raw()
+	}
+	return e.st.Rewrite(stanza.Edit{
+		From: e.st.From, To: e.st.To,
+		Append: stanza.DelayChild(s.addr.Server(), e.st.ID.Time(), ""),
+	}).Raw()
+}
+
+// Store is offline storage as Router asks for it, under the user's lock.
+func (sv *Service) Store(from *Session, user stanza.Addr, st *stanza.Stanza) (Verdict, error) {
+	return sv.store(from, user, st, false)
+}
+
+func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error) {
+	verdict, err := sv.mailbox.Store(user, st, force)
+	if err != nil || verdict != Kept {
+		return verdict, err
+	}
+	rec := journal.Stanza{Stanza: st, Flags: journal.Stored}
+	if from.counts() {
+		rec.Origin, rec.N = from.ord, from.in
+	}
+	if err := sv.journal.Stanza(&rec); err != nil {
+		return verdict, err
+	}
+	if rec.Origin != 0 {
+		from.recorded = true
+	}
+	return verdict, nil
+}
+
+// unstore takes messages out of the mailbox: their recipient has them.
+func (sv *Service) unstore(user stanza.Addr, ids []stanza.ID) {
+	if len(ids) == 0 {
+		return
+	}
+	if err := sv.journal.IDs(journal.KindUnstored, user, ids); err != nil {
+		sv.log.Error("removal from mailbox not recorded", "error", err)
+	}
+	if err := sv.mailbox.Remove(user, ids...); err != nil {
+		sv.log.Error("message not removed from mailbox", "error", err)
+	}
+}
+
+// bounce answers a stanza of anybody's with an error, if it may be answered.
+func (sv *Service) bounce(st *stanza.Stanza, cond mstanza.Error) {
+	reply := stanza.ErrorReply(st, cond)
+	if reply == nil {
+		return
+	}
+	sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
+	sv.sendTo(st.From, reply)
+}
+
+// sendTo gives a stanza of the gateway's own to whoever has the address, if somebody does.
+func (sv *Service) sendTo(to stanza.Addr, st *stanza.Stanza) {
+	if !sv.Local(to) {
+		return
+	}
+	if to.IsFull() {
+		if ok, err := sv.router.Direct(to, nil, st); err != nil {
+			sv.log.Error("stanza not delivered", "error", err)
+		} else if ok {
+			return
+		}
+	}
+	if st.Kind() == stanza.Message && to.Local() != "" {
+		// An error for a message reaches the sender's other sessions rather than nobody.
+		sv.router.Each(to.Bare(), func(s *Session) {
+			if err := s.send(nil, st); err != nil {
+				s.log.Error("stanza not delivered", "error", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,216 @@
+package session
+
+import (
+	"time"
+
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// inbound takes one stanza of the client. When it returns without an error, everything that the stanza did is in the
+// journal and it is counted; with an error it is not counted, and the client will send it again. The caller holds
+// inMu of the attached stream.
+func (s *Session) inbound(st *stream, e *stanza.Element, kind stanza.Kind) error {
+	s.mu.Lock()
+	managed := s.managed
+	if s.stream != st {
+		s.mu.Unlock()
+		return nil // taken over: its new stream counts
+	}
+	s.mu.Unlock()
+	s.recorded = false
+	if managed {
+		s.in++
+	}
+	err := s.dispatch(e, kind)
+	if err == nil && managed && !s.recorded {
+		err = s.sv.journal.Count(journal.KindHandled, s.ord, uint64(s.in))
+	}
+	if err != nil {
+		if managed {
+			s.in--
+		}
+		return err
+	}
+	s.sv.metrics.inbound[kind].Inc()
+	if !managed {
+		return nil
+	}
+	s.mu.Lock()
+	s.handled = s.in
+	s.dirty = true
+	first := !s.settling
+	s.settling = true
+	s.mu.Unlock()
+	if first {
+		s.sv.settle.wait(s)
+	}
+	return nil
+}
+
+func (s *Session) dispatch(e *stanza.Element, kind stanza.Kind) error {
+	// A `from` that is not the client's own is refused (RFC 6120 §8.1.2.1).
+	if raw, ok := e.AttrRaw("from"); ok {
+		from, err := stanza.ParseAddrBytes(raw)
+		if err != nil || from != s.addr && from != s.addr.Bare() {
+			return stanza.InvalidFrom
+		}
+	}
+	var to stanza.Addr
+	if raw, ok := e.AttrRaw("to"); ok && len(raw) > 0 {
+		var err error
+		if to, err = parseTo(e, raw); err != nil {
+			return s.refuse(e, mstanza.Error{Type: mstanza.Modify, Condition: mstanza.JIDMalformed})
+		}
+	}
+	switch kind {
+	case stanza.Message:
+		return s.message(e, to)
+	case stanza.Presence:
+		return s.presenceIn(e, to)
+	default:
+		return s.iq(e, to)
+	}
+}
+
+// parseTo avoids an allocation for addresses without entities.
+func parseTo(e *stanza.Element, raw []byte) (stanza.Addr, error) {
+	for _, c := range raw {
+		if c == '&' {
+			return stanza.ParseAddr(e.Attr("to"))
+		}
+	}
+	return stanza.ParseAddrBytes(raw)
+}
+
+// refuse answers a stanza of this client with an error.
+func (s *Session) refuse(e *stanza.Element, cond mstanza.Error) error {
+	reply := stanza.ErrorReply(e.Rewrite(stanza.Edit{From: s.addr, To: s.addr.Server()}), cond)
+	if reply == nil {
+		return nil
+	}
+	s.sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
+	return s.send(nil, reply)
+}
+
+// reply answers a stanza that was rewritten already.
+func (s *Session) reply(st *stanza.Stanza, cond mstanza.Error) error {
+	reply := stanza.ErrorReply(st, cond)
+	if reply == nil {
+		return nil
+	}
+	s.sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
+	return s.send(nil, reply)
+}
+
+var (
+	serviceUnavailable   = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable}
+	remoteServerNotFound = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.RemoteServerNotFound}
+	policyViolation      = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.PolicyViolation}
+	badRequest           = mstanza.Error{Type: mstanza.Modify, Condition: mstanza.BadRequest}
+)
+
+// message routes a message of the client (RFC 6121 §5, §8).
+func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
+	sv := s.sv
+	if to.IsZero() {
+		to = s.addr.Bare() // RFC 6120 §10.3.1
+	}
+	st := e.Rewrite(stanza.Edit{From: s.addr, To: to, ID: stanza.NewID(), IDBy: to.Bare()})
+	if !sv.Local(to) {
+		return s.reply(st, remoteServerNotFound)
+	}
+	if to.Local() == "" {
+		return s.reply(st, serviceUnavailable) // nobody reads the domain's mail
+	}
+	if st.Payloads()&(stanza.ReceiptReceived|stanza.MarkerReceived|stanza.MarkerDisplayed|stanza.MarkerAcknowledged) != 0 {
+		s.proofSent(st)
+	}
+	return sv.router.Message(s, st)
+}
+
+// proofSent looks at a receipt or marker of this client: what it proves need not be kept any more, wherever it is.
+func (s *Session) proofSent(st *stanza.Stanza) {
+	if st.Payloads()&stanza.ReceiptReceived != 0 && s.receipts() != receiptsSent {
+		s.knowReceipts(true)
+	}
+	closed, stored := s.sv.receipts.Received(st)
+	if len(closed) == 0 {
+		return
+	}
+	if err := s.sv.journal.IDs(journal.KindProved, stanza.Addr{}, closed); err != nil {
+		s.log.Error("receipt not recorded", "error", err)
+	}
+	user := s.addr.Bare()
+	if empty, err := s.sv.mailbox.Empty(user); err != nil || !empty {
+		// The copy may have come out of the mailbox, or been moved there.
+		stored = closed
+	}
+	s.sv.unstore(user, stored)
+}
+
+// NoReceiver answers, as Router asks, a message that no session got and that the mailbox did not keep.
+func (sv *Service) NoReceiver(from *Session, st *stanza.Stanza, why Verdict) error {
+	cond := serviceUnavailable
+	switch why {
+	case Full:
+		cond.Text = map[string]string{"en": "the recipient's offline storage is full"}
+	case Refused, Kept, Dropped:
+	}
+	if from == nil {
+		sv.bounce(st, cond)
+		return nil
+	}
+	return from.reply(st, cond)
+}
+
+// Resend gives a message whose receipt is overdue to the sessions that can't have had it: those that became available
+// after it came in. It reports how many there were.
+func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
+	sv.router.Locked(st.To.Bare(), func(t Table) {
+		if t.Draining() != nil {
+			return
+		}
+		var fresh []*Session
+		for _, s := range t.Receivers(nil) {
+			s.mu.Lock()
+			if s.available.After(st.ID.Time().Add(time.Millisecond)) {
+				fresh = append(fresh, s)
+			}
+			s.mu.Unlock()
+		}
+		if len(fresh) > 0 {
+			n, err = sv.deliver(nil, st, fresh, awaits)
+		}
+	})
+	return n, err
+}
+
+// Fallback puts a message whose receipt did not come into the mailbox. It reports false when the policy forbids that.
+func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
+	sv.router.Locked(st.To.Bare(), func(Table) {
+		var verdict Verdict
+		verdict, err = sv.store(nil, st.To.Bare(), st, true)
+		kept = verdict == Kept
+	})
+	if err == nil {
+		err = sv.Settled(st.ID)
+	}
+	return kept, err
+}
+
+// Settled records that the packet cache is done with a message.
+func (sv *Service) Settled(id stanza.ID) error {
+	return sv.journal.IDs(journal.KindProved, stanza.Addr{}, []stanza.ID{id})
+}
+
+// Bounce answers a message whose receipt did not come.
+func (sv *Service) Bounce(st *stanza.Stanza) error {
+	sv.bounce(st, mstanza.Error{
+		Type: mstanza.Wait, Condition: mstanza.RecipientUnavailable,
+		Text: map[string]string{"en": "no receipt came"},
+	})
+	return sv.Settled(st.ID)
+}

@@ -1,0 +1,225 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/stanza"
+)
+
+// iqKey names a request by its payload (RFC 6120 §8.2.3).
+type iqKey struct{ space, name string }
+
+// iqHandler answers one kind of request to the gateway or to the sender's own account: with content for the result,
+// or with an error, of which a mellium stanza.Error is told to the client.
+type iqHandler func(s *Session, st *stanza.Stanza, payload stanza.Child) ([]byte, error)
+
+const (
+	nsDiscoInfo  = "http://jabber.org/protocol/disco#info"
+	nsDiscoItems = "http://jabber.org/protocol/disco#items"
+	nsPing       = "urn:xmpp:ping"
+	nsVersion    = "jabber:iq:version"
+	nsTime       = "urn:xmpp:time"
+	nsRegister   = "jabber:iq:register"
+)
+
+// handlers is the table of what the gateway answers itself. Anything else is service-unavailable (RFC 6120 §8.4).
+func (sv *Service) handlers() map[iqKey]iqHandler {
+	return map[iqKey]iqHandler{
+		{nsDiscoInfo, "query"}:     discoInfo,
+		{nsDiscoItems, "query"}:    discoItems,
+		{nsPing, "ping"}:           ping,
+		{nsVersion, "query"}:       version,
+		{nsTime, "time"}:           entityTime,
+		{nsSession, "session"}:     legacySession,
+		{stanza.NSRoster, "query"}: rosterQuery,
+		{nsRegister, "query"}:      registerQuery,
+	}
+}
+
+// iq takes an IQ of the client (RFC 6121 §8.5).
+func (s *Session) iq(e *stanza.Element, to stanza.Addr) error {
+	sv := s.sv
+	typ := string(e.TypeRaw())
+	if len(e.IDRaw()) == 0 {
+		return s.refuse(e, badRequest) // RFC 6120 §8.1.3
+	}
+	own := to.IsZero() || to == s.addr.Bare()
+	target := to
+	if to.IsZero() {
+		target = s.addr.Bare()
+	}
+	st := e.Rewrite(stanza.Edit{From: s.addr, To: target})
+	switch typ {
+	case "get", "set":
+		if e.NumChildren() != 1 {
+			return s.reply(st, badRequest) // RFC 6120 §8.2.3 rule 4
+		}
+	case "result", "error":
+		if own || to.Local() == "" {
+			s.answered(st)
+			return nil
+		}
+	default:
+		return s.reply(st, badRequest)
+	}
+	switch {
+	case !sv.Local(target):
+		return s.reply(st, remoteServerNotFound)
+	case own, to.Local() == "" && to.IsBare():
+		return s.serve(st)
+	case to.IsFull():
+		ok, err := sv.router.Direct(to, s, st)
+		if err != nil || ok {
+			return err
+		}
+		if typ == "get" || typ == "set" {
+			return s.reply(st, serviceUnavailable)
+		}
+		return nil
+	}
+	return s.account(st)
+}
+
+// account answers a request to another user's bare address on that user's behalf (RFC 6121 §8.5.2.1.3): who may see
+// the user's presence learns that there is an account, nobody else learns anything (XEP-0030 §8).
+func (s *Session) account(st *stanza.Stanza) error {
+	typ := string(st.TypeRaw())
+	if typ == "result" || typ == "error" {
+		return nil
+	}
+	payload := st.Child(0)
+	if typ == "get" && payload.Is(nsDiscoInfo, "query") && payload.Attr("node") == "" {
+		watchers, err := s.sv.subs.Watchers(s.sv.ctx, st.To)
+		if err != nil {
+			return err
+		}
+		for _, w := range watchers {
+			if w == s.addr.Bare() {
+				return s.send(nil, stanza.Result(st, accountInfo))
+			}
+		}
+	}
+	return s.reply(st, serviceUnavailable)
+}
+
+// serve answers what the gateway itself was asked.
+func (s *Session) serve(st *stanza.Stanza) error {
+	payload := st.Child(0)
+	h, ok := s.sv.iqs[iqKey{string(payload.Space()), string(payload.Name())}]
+	if !ok {
+		return s.reply(st, serviceUnavailable)
+	}
+	inner, err := h(s, st, payload)
+	if errors.Is(err, errNoReply) {
+		return nil
+	}
+	if err != nil {
+		if cond, ok := stanzaError(err); ok {
+			return s.reply(st, cond)
+		}
+		s.log.Error("request not answered", "namespace", string(payload.Space()), "error", err)
+		return s.reply(st, mstanza.Error{Type: mstanza.Wait, Condition: mstanza.InternalServerError})
+	}
+	return s.send(nil, stanza.Result(st, inner))
+}
+
+// errNoReply says that a handler answered by itself.
+var errNoReply = errors.New("session: answered already")
+
+func stanzaError(err error) (cond mstanza.Error, ok bool) {
+	ok = errors.As(err, &cond)
+	return cond, ok
+}
+
+func isSet(st *stanza.Stanza) bool { return string(st.TypeRaw()) == "set" }
+
+var notAllowed = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.NotAllowed}
+
+// ping is XEP-0199.
+func ping(_ *Session, st *stanza.Stanza, _ stanza.Child) ([]byte, error) {
+	if isSet(st) {
+		return nil, badRequest
+	}
+	return nil, nil
+}
+
+// legacySession is the session establishment of RFC 3921 §3, which means nothing any more (RFC 6121 §1.4).
+func legacySession(*Session, *stanza.Stanza, stanza.Child) ([]byte, error) { return nil, nil }
+
+// version is XEP-0092.
+func version(s *Session, st *stanza.Stanza, _ stanza.Child) ([]byte, error) {
+	if isSet(st) {
+		return nil, notAllowed
+	}
+	return []byte("<query xmlns='" + nsVersion + "'><name>Holdfast</name><version>" + escaped(s.sv.version) + "</version></query>"), nil
+}
+
+// entityTime is XEP-0202.
+func entityTime(_ *Session, st *stanza.Stanza, _ stanza.Child) ([]byte, error) {
+	if isSet(st) {
+		return nil, notAllowed
+	}
+	now := time.Now()
+	return []byte("<time xmlns='" + nsTime + "'><tzo>" + tzo(now) + "</tzo><utc>" +
+		now.UTC().Format("2006-01-02T15:04:05.000Z") + "</utc></time>"), nil
+}
+
+// tzo is the numeric offset from UTC (XEP-0082 §3.2).
+func tzo(t time.Time) string {
+	_, offset := t.Zone()
+	sign := '+'
+	if offset < 0 {
+		sign, offset = '-', -offset
+	}
+	return fmt.Sprintf("%c%02d:%02d", sign, offset/3600, offset/60%60)
+}
+
+// What XEP-0030 answers for the domain and for an account.
+var (
+	domainFeatures = []string{
+		nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, "msgoffline", stanza.NSStanzaID, stanza.NSDelay,
+		stanza.NSRoster, "urn:xmpp:features:pre-approval",
+	}
+	domainInfo  = info("category='server' type='im' name='Holdfast'", domainFeatures)
+	accountInfo = info("category='account' type='registered'", []string{nsDiscoInfo, stanza.NSStanzaID})
+)
+
+func info(identity string, features []string) []byte {
+	var b strings.Builder
+	b.WriteString("<query xmlns='" + nsDiscoInfo + "'><identity " + identity + "/>")
+	for _, f := range features {
+		b.WriteString("<feature var='" + f + "'/>")
+	}
+	b.WriteString("</query>")
+	return []byte(b.String())
+}
+
+func discoInfo(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
+	switch {
+	case isSet(st):
+		return nil, badRequest
+	case q.Attr("node") != "":
+		return nil, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound}
+	case st.To.Local() != "":
+		return accountInfo, nil
+	case s.sv.register:
+		return info("category='server' type='im' name='Holdfast'", append(slices.Clip(domainFeatures), nsRegister)), nil
+	}
+	return domainInfo, nil
+}
+
+func discoItems(_ *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
+	if isSet(st) {
+		return nil, badRequest
+	}
+	if q.Attr("node") != "" {
+		return nil, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound}
+	}
+	return []byte("<query xmlns='" + nsDiscoItems + "'/>"), nil
+}

@@ -1,0 +1,342 @@
+package session
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// detach leaves a session without a transport waiting for its client. It reports false when the session can't be
+// resumed and has to end.
+func (sv *Service) detach(s *Session, st *stream) bool {
+	s.mu.Lock()
+	if s.stream != st {
+		s.mu.Unlock()
+		return true // somebody else has it, or it ended
+	}
+	if s.token == "" || s.ended {
+		s.mu.Unlock()
+		return false
+	}
+	s.stream = nil
+	s.mu.Unlock()
+	sv.await(s)
+	return true
+}
+
+// await starts the clock of a detached session.
+func (sv *Service) await(s *Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.stream != nil {
+		return
+	}
+	s.detached = time.Now()
+	s.out.sent = s.out.acked // all of it is to be sent again
+	if err := s.noteLocked(); err != nil {
+		s.log.Error("detached session not recorded", "error", err)
+	}
+	s.expireAfterLocked(s.max)
+	s.log.Info("session waits for its client", "queued", s.out.n, "max", s.max)
+}
+
+func (s *Session) expireAfterLocked(d time.Duration) {
+	s.expiry = time.AfterFunc(d, func() {
+		s.mu.Lock()
+		back := s.stream != nil
+		s.mu.Unlock()
+		if !back {
+			s.log.Info("session expired")
+			s.sv.metrics.expired.Inc()
+			s.sv.end(s, nil)
+		}
+	})
+}
+
+// leave ends a session whose client closed the stream: it is gone for everybody else at once, but what it was sent
+// is sorted out when the transport has closed too.
+func (sv *Service) leave(s *Session, st *stream) {
+	if !sv.retire(s, st, nil) {
+		return
+	}
+	sv.farewell(s)
+}
+
+// end ends a session and hands on what its client has not acknowledged. st is the stream the caller acts for, nil
+// when none is attached; when the session belongs to another stream meanwhile, nothing happens.
+func (sv *Service) end(s *Session, st *stream) {
+	var queue []entry
+	var refused []*stanza.Stanza
+	first := sv.retire(s, st, func(t Table) { queue, refused = sv.requeueLocked(s, t) })
+	if !first {
+		// leave was here before.
+		s.mu.Lock()
+		left := s.leaving && s.stream == st
+		s.mu.Unlock()
+		if !left {
+			return
+		}
+		sv.router.Locked(s.addr.Bare(), func(t Table) {
+			s.mu.Lock()
+			s.leaving = false
+			s.mu.Unlock()
+			queue, refused = sv.requeueLocked(s, t)
+		})
+	} else {
+		sv.farewell(s)
+	}
+	sv.refuse(queue, refused)
+	sv.bury(s)
+}
+
+// retire takes a session out of routing. then runs under the user's lock, before anything newer can be routed. It
+// reports false when the session was retired before or is another stream's now.
+func (sv *Service) retire(s *Session, st *stream, then func(Table)) bool {
+	first := false
+	sv.router.Locked(s.addr.Bare(), func(t Table) {
+		s.mu.Lock()
+		if s.ended || s.stream != st {
+			s.mu.Unlock()
+			return
+		}
+		first, s.ended, s.leaving = true, true, then == nil
+		if s.expiry != nil {
+			s.expiry.Stop()
+		}
+		if then != nil {
+			s.stream = nil
+		}
+		s.mu.Unlock()
+		t.Remove(s)
+		if t.Draining() == s {
+			t.SetDraining(nil)
+		}
+		if then != nil {
+			then(t)
+		}
+	})
+	return first
+}
+
+// farewell says to those who saw the session that it is gone.
+func (sv *Service) farewell(s *Session) {
+	s.mu.Lock()
+	presence, directed, taken := s.presence, s.directed, s.taken
+	s.presence, s.directed = nil, nil
+	s.mu.Unlock()
+	sv.absent(s, presence != nil, directed, nil)
+	if !taken.IsZero() {
+		// What it had from the mailbox and did not acknowledge is for the others of this user.
+		sv.passMailbox(s.addr.Bare())
+	}
+}
+
+// bury forgets an ended session, but for its count (XEP-0198 §5: <failed h='…'/>).
+func (sv *Service) bury(s *Session) {
+	s.mu.Lock()
+	token, handled, stored := s.token, s.handled, s.stored
+	s.mu.Unlock()
+	if token != "" {
+		sv.over.Remember(token, s.addr.Bare(), handled)
+	}
+	if err := sv.journal.Count(journal.KindEnded, s.ord, uint64(handled)); err != nil {
+		s.log.Error("end of session not recorded", "error", err)
+	}
+	sv.forget(s, token, stored)
+	sv.metrics.closed.Inc()
+	s.log.Info("session ended")
+}
+
+// requeueLocked hands on what the client did not acknowledge, oldest first, under the user's lock: messages to the
+// user's other sessions that would get them, else to the mailbox. It returns what is to be answered with an error:
+// IQ requests, and messages that the mailbox refused.
+func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused []*stanza.Stanza) {
+	s.mu.Lock()
+	queue := make([]entry, 0, s.out.n)
+	for s.out.n > 0 {
+		queue = append(queue, s.out.pop())
+	}
+	s.mu.Unlock()
+	var others []*Session
+	for _, e := range queue {
+		if e.copies != nil && e.copies.open.Add(-1) > 0 {
+			continue // another of the user's clients has it before it
+		}
+		if e.copies != nil && e.copies.acked.Load() {
+			continue
+		}
+		switch e.st.Kind() {
+		case stanza.IQ:
+			requests = append(requests, e)
+		case stanza.Message:
+			if e.flags&fromMailbox != 0 {
+				continue // it is still there
+			}
+			if others = t.Receivers(others[:0]); len(others) > 0 && t.Draining() == nil && rerouted(e.st) {
+				if n, err := sv.deliver(nil, e.st, others, e.flags&awaits); err == nil && n > 0 {
+					continue
+				}
+			}
+			verdict, err := sv.store(nil, s.addr.Bare(), e.st, true)
+			if err != nil {
+				s.log.Error("message of an ended session not stored", "error", err)
+			}
+			if verdict == Refused || verdict == Full {
+				refused = append(refused, e.st)
+			}
+		}
+	}
+	return requests, refused
+}
+
+// rerouted says which messages, meant for a session that is gone, make sense for another one of its user
+// (RFC 6121 §8.5.3.2.1; a normal message with content is treated like chat, for it was acknowledged already).
+func rerouted(st *stanza.Stanza) bool {
+	switch string(st.TypeRaw()) {
+	case "error", "groupchat", "headline":
+		return false
+	}
+	return true
+}
+
+// refuse answers what nobody will get.
+func (sv *Service) refuse(requests []entry, refused []*stanza.Stanza) {
+	for _, e := range requests {
+		sv.bounce(e.st, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable})
+	}
+	for _, m := range refused {
+		sv.bounce(m, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable})
+	}
+}
+
+// spill ends a session that is over its caps: it loses its resumption, not its messages (contract 5).
+func (sv *Service) spill(s *Session) {
+	sv.metrics.spilled.Inc()
+	s.log.Warn("session over its limits, its messages go to offline storage")
+	s.mu.Lock()
+	st := s.stream
+	s.mu.Unlock()
+	if st == nil {
+		sv.end(s, nil)
+		return
+	}
+	st.inMu.Lock()
+	st.over = true
+	sv.end(s, st)
+	st.inMu.Unlock()
+	st.control(stanza.ResourceConstraint.WithText("too much waits to be acknowledged").Raw())
+	st.finish(Closed)
+}
+
+// Restored is a session as the stores have it.
+type Restored struct {
+	State   *journal.Session
+	Handled uint32
+	Acked   uint64
+	Queue   []*journal.Stanza // places Acked+1 and on, without a gap
+}
+
+var errGap = errors.New("session: places missing in a stored outbox")
+
+// Restore brings back the sessions of an earlier process. It is called before the first stream. Sessions that can be
+// resumed wait for their clients; the others end, and what they were sent goes where it belongs.
+func (sv *Service) Restore(all []Restored) error {
+	now := time.Now()
+	var over []*Session
+	shared := make(map[stanza.ID]*copies)
+	for _, r := range all {
+		s := &Session{
+			sv: sv, ord: r.State.Ord, addr: r.State.Addr, created: r.State.CreatedAt, log: sv.log.With("user", r.State.Addr.Bare().String(), "resource", r.State.Addr.Resource()),
+			in: r.Handled, handled: r.Handled, settled: r.Handled,
+			managed: r.State.Managed, token: r.State.Token, max: r.State.Max, base: r.State.Base, asked: r.Acked,
+			priority: r.State.Priority, interested: r.State.Flags&stateInterested != 0, dirty: true,
+		}
+		if r.State.Flags&stateReceipts != 0 {
+			s.receiptsKnown.Store(receiptsSent)
+		}
+		if len(r.State.Presence) > 0 {
+			p, err := stanza.Parse(r.State.Presence, stanza.ID{})
+			if err != nil {
+				return err
+			}
+			s.presence, s.available = p, s.created
+		}
+		for _, a := range r.State.Directed {
+			if addr, err := stanza.ParseAddr(a); err == nil {
+				s.direct(addr)
+			}
+		}
+		s.out.acked, s.out.sent = r.Acked, r.Acked
+		for _, q := range r.Queue {
+			i := slices.IndexFunc(q.Targets, func(t journal.Target) bool { return t.Session == s.ord })
+			if i < 0 || q.Targets[i].Pos != s.out.next() {
+				return errGap
+			}
+			s.out.push(restoredEntry(q, shared))
+			if q.Flags&journal.FromMailbox != 0 && s.taken.Compare(q.Stanza.ID) < 0 {
+				s.taken = q.Stanza.ID
+			}
+		}
+		s.detached = r.State.Detached
+		if s.detached.IsZero() || s.detached.After(now) {
+			s.detached = now
+		}
+		for last := sv.ords.Load(); last < s.ord; last = sv.ords.Load() {
+			sv.ords.CompareAndSwap(last, s.ord)
+		}
+		sv.add(s)
+		sv.router.Locked(s.addr.Bare(), func(t Table) {
+			t.Add(s)
+			if s.presence != nil {
+				t.SetPriority(s, true, s.priority)
+			}
+		})
+		if s.token == "" || now.Sub(s.detached) >= s.max {
+			over = append(over, s)
+			continue
+		}
+		sv.mu.Lock()
+		sv.tokens[s.token] = s
+		sv.mu.Unlock()
+		s.mu.Lock()
+		s.expireAfterLocked(s.max - now.Sub(s.detached))
+		s.mu.Unlock()
+	}
+	sv.metrics.restored.Add(float64(len(all) - len(over)))
+	for _, s := range over {
+		sv.end(s, nil)
+	}
+	return nil
+}
+
+func restoredEntry(q *journal.Stanza, shared map[stanza.ID]*copies) entry {
+	e := entry{st: q.Stanza}
+	if q.Flags&journal.Awaits != 0 {
+		e.flags |= awaits
+	}
+	if q.Flags&journal.FromMailbox != 0 {
+		e.flags |= fromMailbox
+	}
+	if q.Flags&journal.Held != 0 {
+		e.flags |= held
+	}
+	if (q.Flags&journal.Copied != 0 || len(q.Targets) > 1) && !q.Stanza.ID.IsZero() {
+		c := shared[q.Stanza.ID]
+		if c == nil {
+			// Outboxes that are not restored had it acknowledged, or handed it on.
+			c = new(copies)
+			c.acked.Store(true)
+			shared[q.Stanza.ID] = c
+		}
+		if c.open.Add(1) > 1 {
+			c.acked.Store(false)
+		}
+		e.copies = c
+	}
+	return e
+}

@@ -1,0 +1,287 @@
+package session
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// XEP-0198: Stream Management, the half that speaks. Counters are kept as places that never wrap; only their low
+// 32 bits travel (§4).
+
+var requestFrame = []byte("<r xmlns='" + stanza.NSSM + "'/>")
+
+func ackFrame(h uint32) []byte {
+	b := append([]byte("<a xmlns='"+stanza.NSSM+"' h='"), strconv.FormatUint(uint64(h), 10)...)
+	return append(b, "'/>"...)
+}
+
+// smFailed is <failed/> with a stanza error condition, and the count for a session that is over (§5).
+func smFailed(condition string, h *uint32) []byte {
+	b := []byte("<failed xmlns='" + stanza.NSSM + "'")
+	if h != nil {
+		b = append(b, " h='"...)
+		b = strconv.AppendUint(b, uint64(*h), 10)
+		b = append(b, '\'')
+	}
+	return append(b, "><"+condition+" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"...)
+}
+
+// manage takes an element of XEP-0198 on a bound stream. The caller holds inMu.
+func (st *stream) manage(s *Session, e *stanza.Element) error {
+	switch string(e.Name()) {
+	case "r":
+		st.answerRequest(s)
+		return nil
+	case "a":
+		return st.takeAck(s, e)
+	case "enable":
+		return st.enable(s, e)
+	case "resume":
+		// A resource is bound already (§5).
+		st.control(smFailed("unexpected-request", nil))
+		return nil
+	}
+	return stanza.UnsupportedStanzaType
+}
+
+// answerRequest says at once how much is settled; what settles later is said without another request.
+func (st *stream) answerRequest(s *Session) {
+	s.mu.Lock()
+	managed, h := s.managed, s.settled
+	s.owed = managed && s.settled != s.handled
+	s.mu.Unlock()
+	if !managed {
+		st.control(smFailed("unexpected-request", nil))
+		return
+	}
+	st.control(ackFrame(h))
+}
+
+// takeAck trims the outbox. An acknowledgement of more than was sent is the client's error (§4).
+func (st *stream) takeAck(s *Session, e *stanza.Element) error {
+	h, err := strconv.ParseUint(e.Attr("h"), 10, 32)
+	if err != nil {
+		return stanza.BadFormat.WithText("h is not a count")
+	}
+	s.mu.Lock()
+	if !s.managed {
+		s.mu.Unlock()
+		st.control(smFailed("unexpected-request", nil))
+		return nil
+	}
+	place, ok := s.placeLocked(uint32(h))
+	sent := s.hLocked(s.out.sent)
+	s.mu.Unlock()
+	if !ok {
+		return countError{uint32(h), sent}
+	}
+	return s.ack(place)
+}
+
+// placeLocked finds the outbox place that a client's count means: between what it acknowledged before and what was
+// sent. An older count is no news and means the place acknowledged before.
+func (s *Session) placeLocked(h uint32) (place uint64, ok bool) {
+	from := max(s.out.acked, s.base)
+	ahead := h - s.hLocked(from) // modulo 2^32, as the count wraps
+	if uint64(ahead) <= s.out.sent-min(s.out.sent, from) {
+		return from + uint64(ahead), true
+	}
+	if ahead > 1<<31 {
+		return from, true
+	}
+	return 0, false
+}
+
+// countError is the error for an acknowledgement of what was never sent (§4, example 9).
+type countError struct{ handled, sent uint32 }
+
+func (e countError) Error() string {
+	return fmt.Sprintf("acknowledgement of %d stanzas when %d were sent", e.handled, e.sent)
+}
+
+// Raw is the stream error with its application-specific condition.
+func (e countError) Raw() []byte {
+	child := fmt.Sprintf("<handled-count-too-high xmlns='%s' h='%d' send-count='%d'/></stream:error>", stanza.NSSM, e.handled, e.sent)
+	return append(bytes.TrimSuffix(stanza.UndefinedCondition.WithText(e.Error()).Raw(), []byte("</stream:error>")), child...)
+}
+
+// enable switches XEP-0198 on (§3).
+func (st *stream) enable(s *Session, e *stanza.Element) error {
+	wants := e.Attr("resume")
+	limit := st.sv.cfg.ResumeTimeout
+	if asked, err := strconv.ParseUint(e.Attr("max"), 10, 31); err == nil {
+		limit = min(limit, time.Duration(asked)*time.Second)
+	}
+	s.mu.Lock()
+	if s.managed {
+		s.mu.Unlock()
+		st.control(smFailed("unexpected-request", nil))
+		return nil
+	}
+	s.managed, s.base, s.asked = true, s.out.last(), s.out.last()
+	s.in, s.handled, s.settled = 0, 0, 0
+	b := []byte("<enabled xmlns='" + stanza.NSSM + "'")
+	if (wants == "true" || wants == "1") && limit > 0 {
+		s.token, s.max = secret(), limit
+		b = append(b, " id='"+s.token+"' resume='true' max='"...)
+		b = strconv.AppendInt(b, int64(limit/time.Second), 10)
+		b = append(b, '\'')
+	}
+	if err := s.noteLocked(); err != nil {
+		s.managed, s.token = false, ""
+		s.mu.Unlock()
+		return err
+	}
+	token, base := s.token, s.base
+	s.mu.Unlock()
+	if token != "" {
+		st.sv.mu.Lock()
+		st.sv.tokens[token] = s
+		st.sv.mu.Unlock()
+	}
+	// The client counts from here, so what was sent before must go out before.
+	st.controlAfter(append(b, "/>"...), base)
+	return nil
+}
+
+// resume gives an earlier session to this stream (§5). The caller holds inMu of st, which has no session yet.
+func (st *stream) resume(e *stanza.Element) error {
+	token := e.Attr("previd")
+	h, err := strconv.ParseUint(e.Attr("h"), 10, 32)
+	if err != nil {
+		return stanza.BadFormat.WithText("h is not a count")
+	}
+	sv := st.sv
+	s := sv.byToken(token)
+	if s == nil || s.addr.Bare() != st.user {
+		if settled, ok := sv.over.Recall(token, st.user); ok {
+			sv.metrics.resumes.WithLabelValues("ended").Inc()
+			st.control(smFailed("item-not-found", &settled))
+			return nil
+		}
+		sv.metrics.resumes.WithLabelValues("unknown").Inc()
+		st.control(smFailed("item-not-found", nil))
+		return nil
+	}
+	// Whatever the old stream is handling now is counted before the client hears the count.
+	s.mu.Lock()
+	old := s.stream
+	s.mu.Unlock()
+	if old != nil {
+		old.inMu.Lock()
+		old.over = true
+		old.inMu.Unlock()
+	}
+	if err := s.settleNow(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.ended || s.stream != old {
+		// It ended, or somebody else resumed it, while we looked.
+		ended, settled := s.ended, s.handled
+		s.mu.Unlock()
+		if !ended {
+			return stanza.Conflict
+		}
+		sv.metrics.resumes.WithLabelValues("ended").Inc()
+		st.control(smFailed("item-not-found", &settled))
+		return nil
+	}
+	place, ok := s.placeLocked(uint32(h))
+	if !ok {
+		sent := s.hLocked(s.out.sent)
+		if old != nil {
+			// The old stream is cut all the same: its reader was told to stop.
+			s.stream = nil
+		}
+		s.mu.Unlock()
+		if old != nil {
+			old.conflict("the session was asked for by another stream")
+			sv.await(s)
+		}
+		sv.metrics.resumes.WithLabelValues("too-high").Inc()
+		return countError{uint32(h), sent}
+	}
+	var age time.Duration
+	if !s.detached.IsZero() {
+		age = time.Since(s.detached)
+	}
+	if s.expiry != nil {
+		s.expiry.Stop()
+		s.expiry = nil
+	}
+	if err := sv.journal.Count(journal.KindAcked, s.ord, place); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	done := s.ackLocked(place, nil)
+	s.detached, s.stream = time.Time{}, st
+	s.out.sent, s.asked, s.asking, s.probing = s.out.acked, s.out.acked, false, false
+	s.owed = false
+	settled := s.handled
+	err = s.noteLocked()
+	st.session.Store(s)
+	st.state, st.log = bound, s.log
+	// The journal has every handled stanza, so a killed gateway answers with the same count.
+	st.control([]byte("<resumed xmlns='" + stanza.NSSM + "' previd='" + token + "' h='" + strconv.FormatUint(uint64(settled), 10) + "'/>"))
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		old.conflict("the session was resumed by another stream")
+	}
+	s.log.Info("session resumed", "address", st.peer.Addr, "transport", st.peer.Kind, "queued", s.queued(), "takeover", old != nil)
+	sv.metrics.resumes.WithLabelValues("resumed").Inc()
+	sv.metrics.resumeAge.Observe(age.Seconds())
+	s.afterAck(done)
+	sv.drainMore(s)
+	st.transport.Wake()
+	return nil
+}
+
+// settleNow makes everything that was handled safe, so that <resumed h='…'/> may cover it.
+func (s *Session) settleNow() error {
+	s.mu.Lock()
+	safe := s.settled == s.handled
+	s.mu.Unlock()
+	if safe {
+		return nil
+	}
+	if err := s.sv.journal.Settle(s.sv.ctx); err != nil {
+		return fmt.Errorf("settle before resumption: %w", err)
+	}
+	return nil
+}
+
+func (s *Session) queued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.n
+}
+
+// askLocked adds <r/> to a batch when enough was sent since the last one, or has the client asked soon.
+func (s *Session) askLocked(b *Batch) {
+	if !s.managed {
+		if s.out.sent > s.out.acked && !s.asking {
+			s.asking = true
+			s.sv.settle.ask(s)
+		}
+		return
+	}
+	unasked := s.out.sent - min(s.out.sent, max(s.asked, s.base))
+	switch {
+	case unasked == 0:
+	case s.sv.cfg.RequestEvery > 0 && unasked >= uint64(s.sv.cfg.RequestEvery):
+		b.Frames = append(b.Frames, requestFrame)
+		s.asked = s.out.sent
+	case !s.asking:
+		s.asking = true
+		s.sv.settle.ask(s)
+	}
+}

@@ -1,0 +1,100 @@
+package session
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"holdfast/stanza"
+)
+
+// Metrics counts what streams and sessions do. Labels come from fixed sets: conditions of the RFCs and XEPs, kinds of
+// stanzas.
+type Metrics struct {
+	logins       *prometheus.CounterVec
+	streamErrors *prometheus.CounterVec
+	opened       prometheus.Counter
+	closed       prometheus.Counter
+	restored     prometheus.Counter
+	expired      prometheus.Counter
+	spilled      prometheus.Counter
+	resumes      *prometheus.CounterVec
+	resumeAge    prometheus.Histogram
+	settleTime   prometheus.Histogram
+	bounced      *prometheus.CounterVec
+	inbound      [4]prometheus.Counter // by stanza.Kind
+}
+
+// NewMetrics registers the package's metrics.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "holdfast", Subsystem: "session", Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "holdfast", Subsystem: "session", Name: name, Help: help}, []string{label})
+		reg.MustRegister(c)
+		return c
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "holdfast", Subsystem: "session", Name: name, Help: help, Buckets: buckets})
+		reg.MustRegister(h)
+		return h
+	}
+	m := &Metrics{
+		logins:       vec("sasl_total", "SASL exchanges by outcome: success or the failure's condition.", "outcome"),
+		streamErrors: vec("stream_errors_total", "Stream errors sent, by condition.", "condition"),
+		opened:       counter("opened_total", "Sessions bound."),
+		closed:       counter("ended_total", "Sessions ended."),
+		restored:     counter("restored_total", "Sessions brought back after a restart."),
+		expired:      counter("expired_total", "Sessions whose client did not come back in time."),
+		spilled:      counter("spilled_total", "Sessions ended because too much waited to be acknowledged."),
+		resumes:      vec("resumes_total", "Resumptions by result: resumed, ended, unknown, too-high.", "result"),
+		resumeAge: histogram("resume_age_seconds", "How long a resumed session had waited for its client.",
+			[]float64{.1, .5, 1, 5, 15, 60, 300, 900, 3600}),
+		settleTime: histogram("settle_seconds", "How long the journal took to be safe.", prometheus.ExponentialBuckets(.0001, 4, 9)),
+		bounced:    vec("stanza_errors_total", "Stanzas answered with an error, by condition.", "condition"),
+	}
+	in := vec("stanzas_in_total", "Stanzas taken from clients, by kind.", "kind")
+	for kind := stanza.Message; kind <= stanza.IQ; kind++ {
+		m.inbound[kind] = in.WithLabelValues(kind.String())
+	}
+	return m
+}
+
+// Register adds the gauges that are read from a Service when they are asked for.
+func (sv *Service) Register(reg prometheus.Registerer) {
+	desc := prometheus.NewDesc("holdfast_session_sessions", "Sessions by state: attached to a transport, or detached and waiting.", []string{"state"}, nil)
+	queued := prometheus.NewDesc("holdfast_session_outbox_stanzas", "Stanzas that wait for an acknowledgement.", nil, nil)
+	bytes := prometheus.NewDesc("holdfast_session_outbox_bytes", "Bytes of stanzas that wait for an acknowledgement.", nil, nil)
+	reg.MustRegister(gauges{sv, desc, queued, bytes})
+}
+
+type gauges struct {
+	sv                     *Service
+	sessions, queued, size *prometheus.Desc
+}
+
+func (g gauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- g.sessions
+	ch <- g.queued
+	ch <- g.size
+}
+
+func (g gauges) Collect(ch chan<- prometheus.Metric) {
+	var attached, detached, stanzas, size int
+	for _, s := range g.sv.all() {
+		s.mu.Lock()
+		if s.stream != nil {
+			attached++
+		} else {
+			detached++
+		}
+		stanzas += s.out.n
+		size += s.out.bytes
+		s.mu.Unlock()
+	}
+	ch <- prometheus.MustNewConstMetric(g.sessions, prometheus.GaugeValue, float64(attached), "attached")
+	ch <- prometheus.MustNewConstMetric(g.sessions, prometheus.GaugeValue, float64(detached), "detached")
+	ch <- prometheus.MustNewConstMetric(g.queued, prometheus.GaugeValue, float64(stanzas))
+	ch <- prometheus.MustNewConstMetric(g.size, prometheus.GaugeValue, float64(size))
+}

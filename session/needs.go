@@ -1,0 +1,164 @@
+package session
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// This file holds what the package needs of the other rooms. cmd/gateway fits them together.
+
+// Authenticator runs SASL (RFC 6120 §6).
+type Authenticator interface {
+	// Mechanisms names what may be offered, strongest first.
+	Mechanisms(secure bool) []string
+	// Begin starts an exchange. Its error, like those of the Exchange, may have a Condition method that
+	// names a condition of RFC 6120 §6.5; any other error is temporary-auth-failure.
+	Begin(mechanism, domain string, from netip.Addr, secure bool) (Exchange, error)
+}
+
+// Exchange is one run of a SASL mechanism. Bytes are without base64.
+type Exchange interface {
+	Step(ctx context.Context, response []byte) (challenge []byte, done bool, err error)
+	User() stanza.Addr // bare, once done
+}
+
+// Accounts knows who exists and, where the operator allows it, lets people register (XEP-0077). Errors may have an
+// IQ error as mellium's stanza.Error.
+type Accounts interface {
+	Exists(ctx context.Context, user stanza.Addr) (bool, error)
+	Register(ctx context.Context, domain, name, password string, from netip.Addr) error
+	ChangePassword(ctx context.Context, user stanza.Addr, password string) error
+	Unregister(ctx context.Context, user stanza.Addr) error
+}
+
+// Router knows every session that is bound here, and decides who gets a stanza (RFC 6121 §8). While it decides and
+// while it calls back into Service.Deliver and Service.Store, nothing else is routed to that user.
+type Router interface {
+	// Message routes to a bare or full address of an existing user.
+	Message(from *Session, st *stanza.Stanza) error
+	// Direct hands an IQ or a presence to the session with exactly that full address.
+	Direct(to stanza.Addr, from *Session, st *stanza.Stanza) (bool, error)
+	// Each calls f for every session of a user under the user's lock.
+	Each(user stanza.Addr, f func(*Session))
+	// Locked changes the table of a user's sessions: f runs under the user's lock and may call the methods
+	// of Table.
+	Locked(user stanza.Addr, f func(Table))
+}
+
+// Table is one user's sessions, while the user's lock is held.
+type Table interface {
+	Add(s *Session)
+	Remove(s *Session)
+	// SetPriority says where the session stands for messages to the bare address.
+	SetPriority(s *Session, available bool, priority int8)
+	Sessions() []*Session
+	// Receivers appends the sessions that get a message to the bare address now.
+	Receivers(dst []*Session) []*Session
+	// Draining names the session that is being given the mailbox, to which new messages must therefore go.
+	Draining() *Session
+	SetDraining(s *Session)
+}
+
+// Mailbox is offline storage (XEP-0160) with its policy.
+type Mailbox interface {
+	// Store decides whether st is kept for user. With force, limits do not count: what was once accepted is kept.
+	Store(user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error)
+	// Page returns the next messages after an id, each with its delay stamp, oldest first.
+	Page(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
+	// Remove takes messages out; ids that are not there do not matter.
+	Remove(user stanza.Addr, ids ...stanza.ID) error
+	// Empty is cheap.
+	Empty(user stanza.Addr) (bool, error)
+}
+
+// Verdict is what the mailbox's policy said.
+type Verdict uint8
+
+const (
+	Dropped Verdict = iota // not to be stored and not worth an error
+	Kept
+	Refused // the sender gets service-unavailable (RFC 6121 §8.5.2.2)
+	Full    // likewise, because a limit is reached
+)
+
+// Receipts is the packet cache: messages that await their receipt (XEP-0184), and the rules for what proves one.
+type Receipts interface {
+	// Awaits says whether st wants a receipt, and until when.
+	Awaits(st *stanza.Stanza) (deadline time.Time, ok bool)
+	// Open begins to wait.
+	Open(st *stanza.Stanza, deadline time.Time)
+	// Received looks whether st is a receipt or a marker, and returns what it closes; stored says which of them
+	// have been moved to offline storage meanwhile.
+	Received(st *stanza.Stanza) (closed, stored []stanza.ID)
+	// Proved closes an entry because the recipient's client, which does not send receipts, acknowledged it.
+	// It reports whether the message had been moved to offline storage.
+	Proved(id stanza.ID) (stored bool)
+}
+
+// Journal makes what a stanza did survive the process. Append returns when a kill cannot lose it any more.
+type Journal interface {
+	Stanza(r *journal.Stanza) error
+	Count(k journal.Kind, session, count uint64) error
+	Session(r *journal.Session) error
+	IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error
+	// Settle returns when everything appended before is safe from a power cut too.
+	Settle(ctx context.Context) error
+}
+
+// Ended remembers sessions that are over, for <failed h='…'/> (XEP-0198 §5).
+type Ended interface {
+	Remember(token string, user stanza.Addr, h uint32)
+	Recall(token string, user stanza.Addr) (h uint32, ok bool)
+}
+
+// Roster keeps contacts (RFC 6121 §2). Errors with an IQ error in them (mellium's stanza.Error) are told to the client.
+type Roster interface {
+	// Items returns a roster and its version. With has, a version the client knows, only what changed since
+	// is returned where that is known, and delta is true.
+	Items(ctx context.Context, user stanza.Addr, has string, versioned bool) (items []Contact, version string, delta bool, err error)
+	Set(ctx context.Context, user stanza.Addr, item Contact) (Contact, error)
+	Remove(ctx context.Context, user, contact stanza.Addr) (Contact, Parting, error)
+	// Forget removes a whole roster, and says what its contacts are owed.
+	Forget(ctx context.Context, user stanza.Addr) (map[stanza.Addr]Parting, error)
+}
+
+// Contact is one roster item as it is shown or pushed.
+type Contact struct {
+	Addr         stanza.Addr
+	Name         string
+	Groups       []string
+	Subscription string // none, to, from, both; remove
+	Ask          bool
+	Approved     bool
+	Version      string // of a push
+}
+
+// Parting is what a contact is owed when it leaves a roster (RFC 6121 §2.5.2), in this order.
+type Parting struct {
+	Unavailable, Unsubscribe, Unsubscribed bool
+}
+
+// Subscriptions decides on presence subscriptions (RFC 6121 §3) and who sees whom.
+type Subscriptions interface {
+	// Change takes a presence stanza of type subscribe, subscribed, unsubscribe or unsubscribed that user sends
+	// to contact, or, when inbound, gets from contact.
+	Change(ctx context.Context, user, contact stanza.Addr, inbound bool, st *stanza.Stanza) (Outcome, error)
+	// Watchers get the user's presence; Watched are those whose presence the user gets.
+	Watchers(ctx context.Context, user stanza.Addr) ([]stanza.Addr, error)
+	Watched(ctx context.Context, user stanza.Addr) ([]stanza.Addr, error)
+	// Pending are the requests that the user has not answered.
+	Pending(ctx context.Context, user stanza.Addr) ([][]byte, error)
+}
+
+// Outcome says what becomes of a presence stanza that changes a subscription.
+type Outcome struct {
+	Route           bool
+	Push            *Contact
+	AutoReply       string // type of a presence stanza to answer with, "" for none
+	SendPresence    bool
+	SendUnavailable bool // before anything routed
+}

@@ -1,0 +1,386 @@
+package session
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/stanza"
+)
+
+// Presence (RFC 6121 §3, §4). Everybody has an account on this gateway, so probes between servers (§4.3) are look-ups:
+// a session that becomes available is told at once what its contacts' sessions last said.
+
+// presenceIn takes a presence stanza of the client.
+func (s *Session) presenceIn(e *stanza.Element, to stanza.Addr) error {
+	typ := string(e.TypeRaw())
+	switch typ {
+	case "", "unavailable":
+		if to.IsZero() {
+			return s.broadcast(e, typ == "")
+		}
+		return s.directedPresence(e, to, typ == "")
+	case "subscribe", "subscribed", "unsubscribe", "unsubscribed":
+		if to.IsZero() {
+			return s.refuse(e, badRequest)
+		}
+		return s.subscription(e, to.Bare())
+	case "probe":
+		if to.IsZero() {
+			return nil
+		}
+		return s.probe(to.Bare())
+	case "error":
+		return s.directedPresence(e, to, false)
+	}
+	return s.refuse(e, badRequest) // §4.7.1: no other types
+}
+
+// broadcast is presence without an address: initial, changed, or unavailable (§4.2, §4.4, §4.5).
+func (s *Session) broadcast(e *stanza.Element, available bool) error {
+	sv := s.sv
+	st := e.Rewrite(stanza.Edit{From: s.addr})
+	if !available {
+		return s.unavailable(st)
+	}
+	priority, ok := parsePriority(e)
+	if !ok {
+		return s.refuse(e, badRequest)
+	}
+	watchers, err := sv.subs.Watchers(sv.ctx, s.addr)
+	if err != nil {
+		return err
+	}
+	s.learnCaps(st)
+	var initial, drain bool
+	var noted error
+	sv.router.Locked(s.addr.Bare(), func(t Table) {
+		s.mu.Lock()
+		initial = s.presence == nil
+		drain = priority >= 0 && (initial || s.priority < 0)
+		s.presence, s.priority = st, priority
+		if initial {
+			s.available = time.Now()
+		}
+		noted = s.noteLocked()
+		s.mu.Unlock()
+		t.SetPriority(s, true, priority)
+		if drain && noted == nil {
+			// In the same step, so that nothing newer comes before the mailbox.
+			noted = sv.drainLocked(t, s)
+		}
+	})
+	if noted != nil {
+		return noted
+	}
+	for _, w := range watchers {
+		sv.tell(w, st)
+	}
+	sv.tell(s.addr.Bare(), st) // the user's own sessions, this one included (§4.2.2)
+	if !initial {
+		return nil
+	}
+	return s.catchUp()
+}
+
+// parsePriority reads <priority/> (§4.7.2.3): an integer between -128 and +127, 0 when absent.
+func parsePriority(e *stanza.Element) (int8, bool) {
+	c, ok := e.Find(stanza.NSClient, "priority")
+	if !ok {
+		return 0, true
+	}
+	p, err := strconv.ParseInt(strings.TrimSpace(c.Text()), 10, 8)
+	return int8(p), err == nil
+}
+
+// catchUp tells a session that has just become available what it missed: the presence of its contacts (§4.3) and of
+// the user's other sessions, and the subscription requests that nobody has answered (§3.1.3).
+func (s *Session) catchUp() error {
+	sv := s.sv
+	watched, err := sv.subs.Watched(sv.ctx, s.addr)
+	if err != nil {
+		return err
+	}
+	for _, contact := range watched {
+		if err := s.showPresence(contact); err != nil {
+			return err
+		}
+	}
+	if err := s.showPresence(s.addr.Bare()); err != nil {
+		return err
+	}
+	pending, err := sv.subs.Pending(sv.ctx, s.addr)
+	if err != nil {
+		return err
+	}
+	for _, raw := range pending {
+		st, err := stanza.Parse(raw, stanza.ID{})
+		if err != nil {
+			s.log.Error("stored subscription request not readable", "error", err)
+			continue
+		}
+		if err := s.send(nil, st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// showPresence sends this session what a user's other available sessions last broadcast.
+func (s *Session) showPresence(user stanza.Addr) error {
+	for _, p := range s.sv.presences(user) {
+		if p.From == s.addr {
+			continue
+		}
+		if err := s.send(nil, p.Rewrite(stanza.Edit{From: p.From, To: s.addr})); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// presences returns what a user's available sessions last broadcast.
+func (sv *Service) presences(user stanza.Addr) (all []*stanza.Stanza) {
+	sv.router.Each(user, func(s *Session) {
+		s.mu.Lock()
+		if s.presence != nil && !s.ended {
+			all = append(all, s.presence)
+		}
+		s.mu.Unlock()
+	})
+	return all
+}
+
+// tell sends presence to all available sessions of a user.
+func (sv *Service) tell(user stanza.Addr, st *stanza.Stanza) {
+	if !sv.Local(user) {
+		return
+	}
+	var rewritten *stanza.Stanza
+	sv.router.Each(user, func(s *Session) {
+		s.mu.Lock()
+		available := s.presence != nil
+		s.mu.Unlock()
+		if !available {
+			return
+		}
+		if rewritten == nil {
+			rewritten = st.Rewrite(stanza.Edit{From: st.From, To: user})
+		}
+		if err := s.send(nil, rewritten); err != nil {
+			s.log.Error("presence not delivered", "error", err)
+		}
+	})
+}
+
+// unavailable ends a session's presence but not the session (§4.5).
+func (s *Session) unavailable(st *stanza.Stanza) error {
+	var was bool
+	var directed map[stanza.Addr]struct{}
+	var noted error
+	s.sv.router.Locked(s.addr.Bare(), func(t Table) {
+		s.mu.Lock()
+		was, directed = s.presence != nil, s.directed
+		s.presence, s.directed = nil, nil
+		noted = s.noteLocked()
+		s.mu.Unlock()
+		t.SetPriority(s, false, 0)
+	})
+	if noted != nil {
+		return noted
+	}
+	s.sv.absent(s, was, directed, st)
+	return nil
+}
+
+// absent says unavailable to everybody who saw the session: the watchers and the user's own sessions if it was
+// available, and who got directed presence (§4.5.2, §4.6.3). st is what the client said, nil when it said nothing.
+func (sv *Service) absent(s *Session, was bool, directed map[stanza.Addr]struct{}, st *stanza.Stanza) {
+	if st == nil {
+		st = stanza.New(stanza.Presence, "unavailable", "", s.addr, stanza.Addr{}, nil)
+	}
+	var watchers []stanza.Addr
+	if was {
+		var err error
+		if watchers, err = sv.subs.Watchers(sv.ctx, s.addr); err != nil {
+			s.log.Error("watchers not told of unavailable presence", "error", err)
+		}
+		for _, w := range watchers {
+			sv.tell(w, st)
+		}
+		sv.tell(s.addr.Bare(), st)
+	}
+	for to := range directed {
+		if slices.Contains(watchers, to.Bare()) {
+			continue // told already
+		}
+		sv.passPresence(to, st.Rewrite(stanza.Edit{From: s.addr, To: to}))
+	}
+}
+
+// directedPresence goes to one address only, which is told too when the session becomes unavailable (§4.6).
+func (s *Session) directedPresence(e *stanza.Element, to stanza.Addr, available bool) error {
+	if to.IsZero() {
+		return nil
+	}
+	st := e.Rewrite(stanza.Edit{From: s.addr, To: to})
+	if !s.sv.Local(to) {
+		return s.reply(st, remoteServerNotFound)
+	}
+	s.mu.Lock()
+	if available {
+		if !s.direct(to) {
+			s.mu.Unlock()
+			return s.reply(st, policyViolation)
+		}
+	} else {
+		delete(s.directed, to)
+	}
+	err := s.noteLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	s.sv.passPresence(to, st)
+	return nil
+}
+
+// direct remembers an address; the caller holds mu. It reports false over the limit.
+func (s *Session) direct(to stanza.Addr) bool {
+	if _, known := s.directed[to]; known {
+		return true
+	}
+	if limit := s.sv.cfg.DirectedLimit; limit > 0 && len(s.directed) >= limit {
+		return false
+	}
+	if s.directed == nil {
+		s.directed = make(map[stanza.Addr]struct{})
+	}
+	s.directed[to] = struct{}{}
+	return true
+}
+
+// passPresence delivers presence to a bare or full address (§8.5.2.1.2, §8.5.3.1).
+func (sv *Service) passPresence(to stanza.Addr, st *stanza.Stanza) {
+	if to.IsFull() {
+		if _, err := sv.router.Direct(to, nil, st); err != nil {
+			sv.log.Error("presence not delivered", "error", err)
+		}
+		return
+	}
+	if to.Local() != "" {
+		sv.tell(to, st)
+	}
+}
+
+// probe answers a client that asks for a contact's presence (§4.3.2): only one that may see it learns anything.
+func (s *Session) probe(contact stanza.Addr) error {
+	sv := s.sv
+	if !sv.Local(contact) {
+		return nil
+	}
+	if contact != s.addr.Bare() {
+		watchers, err := sv.subs.Watchers(sv.ctx, contact)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(watchers, s.addr.Bare()) {
+			return nil
+		}
+	}
+	if len(sv.presences(contact)) == 0 {
+		return s.send(nil, stanza.New(stanza.Presence, "unavailable", "", contact, s.addr, nil))
+	}
+	return s.showPresence(contact)
+}
+
+// subscription takes subscribe, subscribed, unsubscribe and unsubscribed (§3) through the sender's roster and, when it
+// is to be routed, through the contact's.
+func (s *Session) subscription(e *stanza.Element, contact stanza.Addr) error {
+	sv := s.sv
+	user := s.addr.Bare()
+	st := e.Rewrite(stanza.Edit{From: user, To: contact}) // §3.1.2: bare addresses
+	if contact == user {
+		return nil
+	}
+	if !sv.Local(contact) {
+		return s.reply(st.Rewrite(stanza.Edit{From: s.addr, To: contact}), remoteServerNotFound)
+	}
+	out, err := sv.subs.Change(sv.ctx, user, contact, false, st)
+	if err != nil {
+		if cond, ok := stanzaError(err); ok {
+			return s.reply(st.Rewrite(stanza.Edit{From: s.addr, To: contact}), cond)
+		}
+		return err
+	}
+	return sv.carryOut(user, contact, out, st, false)
+}
+
+// carryOut does what a roster decided on a presence stanza between user and contact. Each step is safe to repeat,
+// which happens when the client sends again what was not acknowledged.
+func (sv *Service) carryOut(user, contact stanza.Addr, out Outcome, st *stanza.Stanza, inbound bool) error {
+	if out.Push != nil {
+		sv.push(user, *out.Push)
+	}
+	if out.SendUnavailable {
+		for _, p := range sv.presences(user) {
+			sv.tell(contact, stanza.New(stanza.Presence, "unavailable", "", p.From, contact, nil))
+		}
+	}
+	if out.Route {
+		if inbound {
+			sv.toUser(user, st)
+		} else if err := sv.arrives(contact, user, st); err != nil {
+			return err
+		}
+	}
+	if out.AutoReply != "" {
+		reply := stanza.New(stanza.Presence, out.AutoReply, "", user, contact, nil)
+		if err := sv.arrives(contact, user, reply); err != nil {
+			return err
+		}
+	}
+	if out.SendPresence {
+		for _, p := range sv.presences(user) {
+			sv.tell(contact, p)
+		}
+	}
+	return nil
+}
+
+// arrives takes a subscription stanza into the roster of the user it is for.
+func (sv *Service) arrives(user, contact stanza.Addr, st *stanza.Stanza) error {
+	exists, err := sv.accounts.Exists(sv.ctx, user)
+	if err != nil || !exists {
+		return err // §8.5.1: nobody is told who exists
+	}
+	out, err := sv.subs.Change(sv.ctx, user, contact, true, st)
+	if err != nil {
+		if _, ok := stanzaError(err); ok {
+			return nil
+		}
+		return err
+	}
+	return sv.carryOut(user, contact, out, st, true)
+}
+
+// toUser delivers a subscription stanza: a request to the available sessions, anything else to those that know the
+// roster (§3.1.3, §3.1.6).
+func (sv *Service) toUser(user stanza.Addr, st *stanza.Stanza) {
+	request := string(st.TypeRaw()) == "subscribe"
+	sv.router.Each(user, func(s *Session) {
+		s.mu.Lock()
+		want := s.presence != nil
+		if !request {
+			want = s.interested
+		}
+		s.mu.Unlock()
+		if !want {
+			return
+		}
+		if err := s.send(nil, st); err != nil {
+			s.log.Error("presence not delivered", "error", err)
+		}
+	})
+}

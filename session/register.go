@@ -1,0 +1,134 @@
+package session
+
+import (
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/stanza"
+)
+
+// XEP-0077: In-Band Registration.
+
+type registration struct {
+	Username *string   `xml:"jabber:iq:register username"`
+	Password *string   `xml:"jabber:iq:register password"`
+	Remove   *struct{} `xml:"jabber:iq:register remove"`
+}
+
+const registerForm = "<query xmlns='" + nsRegister + "'><instructions>Choose a name and a password.</instructions><username/><password/></query>"
+
+// registerStranger answers a registration before authentication (§3.1). It returns nil for anything else.
+func (st *stream) registerStranger(e *stanza.Element) []byte {
+	q, ok := e.Find(nsRegister, "query")
+	if !ok {
+		return nil
+	}
+	result := func(inner string) []byte {
+		return []byte("<iq xmlns='" + stanza.NSClient + "' type='result' id='" + escaped(e.Attr("id")) + "' from='" +
+			escaped(st.domain.String()) + "'>" + inner + "</iq>")
+	}
+	switch string(e.TypeRaw()) {
+	case "get":
+		return result(registerForm)
+	case "set":
+	default:
+		return nil
+	}
+	var r registration
+	if err := q.Decode(&r); err != nil {
+		return bareError(e, badRequest)
+	}
+	if r.Remove != nil {
+		return bareError(e, mstanza.Error{Type: mstanza.Auth, Condition: mstanza.NotAuthorized})
+	}
+	if r.Username == nil || r.Password == nil || *r.Username == "" || *r.Password == "" {
+		return bareError(e, mstanza.Error{Type: mstanza.Modify, Condition: mstanza.NotAcceptable})
+	}
+	if err := st.sv.accounts.Register(st.sv.ctx, st.domain.Domain(), *r.Username, *r.Password, st.peer.Addr); err != nil {
+		if cond, ok := stanzaError(err); ok {
+			return bareError(e, cond)
+		}
+		st.log.Error("account not registered", "error", err)
+		return bareError(e, mstanza.Error{Type: mstanza.Wait, Condition: mstanza.InternalServerError})
+	}
+	st.log.Info("account registered", "address", st.peer.Addr)
+	return result("")
+}
+
+// registerQuery lets a user see, change the password of, or remove the own account (§3.1.2, §3.2, §3.3).
+func registerQuery(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
+	sv := s.sv
+	if !sv.register {
+		return nil, serviceUnavailable
+	}
+	user := s.addr.Bare()
+	if !isSet(st) {
+		return []byte("<query xmlns='" + nsRegister + "'><registered/><username>" + escaped(user.Local()) + "</username><password/></query>"), nil
+	}
+	var r registration
+	if err := q.Decode(&r); err != nil {
+		return nil, badRequest
+	}
+	if r.Remove != nil {
+		return nil, s.removeAccount(st)
+	}
+	if r.Password == nil || *r.Password == "" || r.Username != nil && *r.Username != user.Local() {
+		return nil, badRequest
+	}
+	return nil, sv.accounts.ChangePassword(sv.ctx, user, *r.Password)
+}
+
+// removeAccount ends the account: its contacts are told, then its sessions end with not-authorized (§3.2).
+func (s *Session) removeAccount(st *stanza.Stanza) error {
+	sv, user := s.sv, s.addr.Bare()
+	if err := sv.accounts.Unregister(sv.ctx, user); err != nil {
+		return err
+	}
+	if err := sv.RemoveUser(user); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	stream := s.stream
+	s.mu.Unlock()
+	if stream != nil {
+		// Not through the outbox, which nothing is sent from once the session has ended.
+		stream.control(stanza.Result(st, nil).Raw())
+	}
+	// From another goroutine: this stream is being handled.
+	go sv.expel(user)
+	return errNoReply
+}
+
+// RemoveUser forgets the roster of a removed account and tells its contacts.
+func (sv *Service) RemoveUser(user stanza.Addr) error {
+	owed, err := sv.roster.Forget(sv.ctx, user)
+	if err != nil {
+		return err
+	}
+	for contact, p := range owed {
+		if err := sv.part(user, contact, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expel ends every session of a user whose account is gone.
+func (sv *Service) expel(user stanza.Addr) {
+	var all []*Session
+	sv.router.Each(user, func(s *Session) { all = append(all, s) })
+	for _, s := range all {
+		s.mu.Lock()
+		st := s.stream
+		s.mu.Unlock()
+		if st == nil {
+			sv.end(s, nil)
+			continue
+		}
+		st.inMu.Lock()
+		st.over = true
+		st.control(stanza.NotAuthorized.WithText("the account was removed").Raw())
+		sv.end(s, st)
+		st.inMu.Unlock()
+		st.finish(Closed)
+	}
+}

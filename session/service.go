@@ -1,0 +1,171 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"holdfast/stanza"
+)
+
+// Parts are the other rooms, as session needs them.
+type Parts struct {
+	Auth     Authenticator
+	Accounts Accounts
+	Router   Router
+	Roster   Roster
+	Subs     Subscriptions
+	Mailbox  Mailbox
+	Receipts Receipts
+	Journal  Journal
+	Ended    Ended
+	Metrics  *Metrics
+	Log      *slog.Logger
+	// Registration offers XEP-0077 to strangers.
+	Registration bool
+	// Version is what XEP-0092 answers.
+	Version string
+}
+
+// Service holds every session of this gateway and what they share.
+type Service struct {
+	// static
+	cfg      Config
+	domains  map[string]stanza.Addr
+	first    stanza.Addr // the domain that a header without `to` means
+	auth     Authenticator
+	accounts Accounts
+	router   Router
+	roster   Roster
+	subs     Subscriptions
+	mailbox  Mailbox
+	receipts Receipts
+	journal  Journal
+	over     Ended
+	metrics  *Metrics
+	log      *slog.Logger
+	register bool
+	version  string
+	iqs      map[iqKey]iqHandler
+	caps     capsCache
+	ctx      context.Context // ends with Close
+	stop     context.CancelFunc
+	loops    sync.WaitGroup
+
+	ords     atomic.Uint64 // last Session.ord given out
+	draining atomic.Bool
+
+	mu       sync.Mutex
+	sessions map[uint64]*Session // by ord
+	tokens   map[string]*Session // by XEP-0198 id
+	gone     []uint64            // ended since the last checkpoint, which knows them
+
+	settle settler
+}
+
+// New makes a Service for domains; the first is the default. Run must be called before the first stream.
+func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
+	sv := &Service{
+		cfg: cfg, domains: make(map[string]stanza.Addr, len(domains)), first: domains[0],
+		auth: p.Auth, accounts: p.Accounts, router: p.Router, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
+		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
+		register: p.Registration, version: p.Version,
+		sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
+	}
+	for _, d := range domains {
+		sv.domains[d.Domain()] = d
+	}
+	sv.ctx, sv.stop = context.WithCancel(context.Background())
+	sv.settle.wake = make(chan struct{}, 1)
+	sv.iqs = sv.handlers()
+	sv.loops.Add(1)
+	go sv.settleLoop()
+	return sv
+}
+
+// Local reports whether an address is of one of our domains.
+func (sv *Service) Local(a stanza.Addr) bool {
+	_, ok := sv.domains[a.Domain()]
+	return ok
+}
+
+// Close ends the background work. Streams must be gone before.
+func (sv *Service) Close() {
+	sv.stop()
+	sv.loops.Wait()
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	for _, s := range sv.sessions {
+		s.mu.Lock()
+		if s.expiry != nil {
+			s.expiry.Stop()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Drain tells every client to come back and leaves the sessions that can be resumed waiting. New streams are
+// refused from now on. It returns when the transports were told; they end by themselves.
+func (sv *Service) Drain() {
+	sv.draining.Store(true)
+	for _, s := range sv.all() {
+		s.mu.Lock()
+		st, resumable := s.stream, s.token != ""
+		s.mu.Unlock()
+		if st == nil {
+			continue
+		}
+		if resumable {
+			// The stream is not closed, so the session stays (XEP-0198 §5).
+			st.transport.Finish(Restarting)
+			continue
+		}
+		st.control(stanza.SystemShutdown.Raw())
+		st.transport.Finish(Closed)
+	}
+}
+
+// all returns the sessions of this moment.
+func (sv *Service) all() []*Session {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	all := make([]*Session, 0, len(sv.sessions))
+	for _, s := range sv.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+func (sv *Service) add(s *Session) {
+	sv.mu.Lock()
+	sv.sessions[s.ord] = s
+	sv.mu.Unlock()
+}
+
+func (sv *Service) forget(s *Session, token string, stored bool) {
+	sv.mu.Lock()
+	delete(sv.sessions, s.ord)
+	if token != "" {
+		delete(sv.tokens, token)
+	}
+	if stored {
+		sv.gone = append(sv.gone, s.ord)
+	}
+	sv.mu.Unlock()
+}
+
+func (sv *Service) byToken(token string) *Session {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return sv.tokens[token]
+}
+
+// secret is an unguessable name: 144 random bits.
+func secret() string {
+	var b [18]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}

@@ -1,0 +1,187 @@
+package session
+
+import (
+	"sync"
+	"time"
+)
+
+// settler collects the sessions that wait for something: for the journal to be safe, so that <a h/> may say more; or
+// for their client to be asked what it has.
+type settler struct {
+	wake chan struct{}
+
+	mu      sync.Mutex
+	waiting []*Session // handled more than is settled
+	toAsk   []*Session // sent more than was asked about
+}
+
+func (t *settler) wait(s *Session) {
+	t.mu.Lock()
+	t.waiting = append(t.waiting, s)
+	first := len(t.waiting) == 1
+	t.mu.Unlock()
+	if first {
+		t.signal()
+	}
+}
+
+func (t *settler) ask(s *Session) {
+	t.mu.Lock()
+	t.toAsk = append(t.toAsk, s)
+	first := len(t.toAsk) == 1
+	t.mu.Unlock()
+	if first {
+		t.signal()
+	}
+}
+
+func (t *settler) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *settler) take() (waiting, toAsk []*Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	waiting, toAsk = t.waiting, t.toAsk
+	t.waiting, t.toAsk = nil, nil
+	return waiting, toAsk
+}
+
+const (
+	// A client is asked for an acknowledgement this long after the last stanza it was not asked about.
+	askDelay = 50 * time.Millisecond
+	// A client without XEP-0198 is asked for a sign of life this often while something is unproved, or as soon
+	// as so many stanzas are.
+	probeEvery   = time.Second
+	probeStanzas = 256
+)
+
+// settleLoop is the one goroutine that makes the journal safe and asks clients what they have. It sleeps while there
+// is nothing to do for anyone.
+func (sv *Service) settleLoop() {
+	defer sv.loops.Done()
+	var asked time.Time
+	var toAsk []*Session
+	for {
+		select {
+		case <-sv.ctx.Done():
+			return
+		case <-sv.settle.wake:
+		}
+		for busy := true; busy; {
+			if d := sv.cfg.SettleWindow; d > 0 || len(toAsk) > 0 {
+				if d == 0 {
+					d = askDelay
+				}
+				if !sv.sleep(d) {
+					return
+				}
+			}
+			waiting, more := sv.settle.take()
+			toAsk = append(toAsk, more...)
+			sv.settled(waiting)
+			if time.Since(asked) >= askDelay {
+				asked = time.Now()
+				toAsk = sv.ask(toAsk, asked)
+			}
+			busy = len(waiting) > 0 || len(toAsk) > 0
+		}
+	}
+}
+
+func (sv *Service) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-sv.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// settled makes the journal safe and tells the clients that asked for it.
+func (sv *Service) settled(waiting []*Session) {
+	if len(waiting) == 0 {
+		return
+	}
+	counts := make([]uint32, len(waiting))
+	for i, s := range waiting {
+		s.mu.Lock()
+		counts[i] = s.handled
+		s.settling = false // what is handled from now on waits for the next round
+		s.mu.Unlock()
+	}
+	start := time.Now()
+	if err := sv.journal.Settle(sv.ctx); err != nil {
+		sv.log.Error("journal not safe, acknowledgements wait", "error", err)
+		for _, s := range waiting {
+			s.awaitSettle()
+		}
+		sv.sleep(time.Second)
+		return
+	}
+	sv.metrics.settleTime.Observe(time.Since(start).Seconds())
+	for i, s := range waiting {
+		s.mu.Lock()
+		s.settled = counts[i]
+		st, owed := s.stream, s.owed
+		if s.settled == s.handled {
+			s.owed = false
+		}
+		s.mu.Unlock()
+		if owed && st != nil {
+			st.control(ackFrame(counts[i]))
+		}
+	}
+}
+
+// awaitSettle puts the session on the list again.
+func (s *Session) awaitSettle() {
+	s.mu.Lock()
+	first := !s.settling
+	s.settling = true
+	s.mu.Unlock()
+	if first {
+		s.sv.settle.wait(s)
+	}
+}
+
+// ask requests acknowledgements, and signs of life where there are none, and returns who is to be asked later.
+func (sv *Service) ask(list []*Session, now time.Time) (later []*Session) {
+	for _, s := range list {
+		s.mu.Lock()
+		st := s.stream
+		if st == nil || s.ended {
+			s.asking = false
+			s.mu.Unlock()
+			continue
+		}
+		if s.managed {
+			due := s.asked < s.out.sent
+			s.asked, s.asking = s.out.sent, false
+			s.mu.Unlock()
+			if due {
+				st.control(requestFrame)
+			}
+			continue
+		}
+		unproved := s.out.sent > s.out.acked
+		due := unproved && !s.probing && (now.Sub(s.probed) >= probeEvery || s.out.n >= probeStanzas)
+		if due {
+			s.probing, s.probed = true, now
+		}
+		s.asking = unproved
+		s.mu.Unlock()
+		if due {
+			st.transport.Probe()
+		}
+		if unproved {
+			later = append(later, s)
+		}
+	}
+	return later
+}

@@ -1,0 +1,369 @@
+package session
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"holdfast/stanza"
+)
+
+// stream is the negotiation on one transport and, once bound or resumed, the session's hold on it. It implements
+// Stream.
+type stream struct {
+	// static
+	sv        *Service
+	transport Transport
+	peer      Peer
+	log       *slog.Logger
+
+	// inMu is held while an element is handled. A resumption on another transport takes it to be sure that
+	// nothing of this one is counted any more; over is guarded by it.
+	inMu sync.Mutex
+	over bool
+
+	// owned by the holder of inMu
+	state    state
+	domain   stanza.Addr
+	exchange Exchange
+	tries    int
+	user     stanza.Addr // bare, after SASL
+
+	session atomic.Pointer[Session] // set once
+	authed  atomic.Bool
+
+	mu       sync.Mutex // a leaf: nothing is locked while it is held
+	controls []control
+	finished bool // Transport.Finish was called
+}
+
+// control is an element that is not counted and not kept: stream features, SASL, XEP-0198, errors.
+type control struct {
+	frame []byte
+	after uint64 // goes out once the outbox was sent up to here
+}
+
+type state uint8
+
+const (
+	fresh         state = iota // waits for the stream header
+	greeted                    // header answered, SASL to come
+	authenticated              // waits for the header after SASL
+	reopened                   // bind or resume to come
+	bound
+)
+
+// NewStream begins a stream on a transport.
+func (sv *Service) NewStream(t Transport, p Peer) Stream {
+	return &stream{sv: sv, transport: t, peer: p, log: sv.log}
+}
+
+func (st *stream) Authenticated() bool { return st.authed.Load() }
+
+// Open answers a stream header (RFC 6120 §4.3, RFC 7395 §3.4).
+func (st *stream) Open(o Open) {
+	st.inMu.Lock()
+	defer st.inMu.Unlock()
+	if st.over {
+		return
+	}
+	to := st.sv.first
+	if o.To != "" {
+		addr, err := stanza.ParseAddr(o.To)
+		ours, known := st.sv.domains[addr.Domain()]
+		if err != nil || !known || addr != ours {
+			st.greet(o, o.To)
+			st.failLocked(stanza.HostUnknown)
+			return
+		}
+		to = ours
+	}
+	if st.sv.draining.Load() {
+		st.greet(o, to.String())
+		st.failLocked(stanza.SystemShutdown)
+		return
+	}
+	if !supported(o.Version) {
+		st.greet(o, to.String())
+		st.failLocked(stanza.UnsupportedVersion)
+		return
+	}
+	switch st.state {
+	case fresh, greeted:
+		st.domain = to
+		st.state = greeted
+		st.greet(o, to.String())
+		st.control(st.featuresBeforeAuth())
+	case authenticated, reopened:
+		if to != st.domain {
+			st.greet(o, to.String())
+			st.failLocked(stanza.NotAuthorized.WithText("the domain may not change after authentication"))
+			return
+		}
+		st.state = reopened
+		st.greet(o, to.String())
+		st.control(featuresAfterAuth)
+	case bound:
+		st.failLocked(stanza.PolicyViolation.WithText("the stream is open already"))
+	}
+}
+
+// greet answers with our header, also before an error (RFC 6120 §4.9.1.2).
+func (st *stream) greet(o Open, from string) {
+	h := Header{ID: secret(), From: from, Lang: o.Lang}
+	if h.Lang == "" {
+		h.Lang = "en"
+	}
+	if !st.user.IsZero() {
+		h.To = st.user.String()
+	}
+	st.control(st.transport.Header(h))
+}
+
+// supported accepts version 1 and whatever follows it (RFC 6120 §4.7.5).
+func supported(version string) bool {
+	return len(version) >= 3 && version[0] >= '1' && version[0] <= '9' && (version[1] == '.' || version[1] >= '0' && version[1] <= '9')
+}
+
+// control queues an uncounted element.
+func (st *stream) control(frame []byte) { st.controlAfter(frame, 0) }
+
+func (st *stream) controlAfter(frame []byte, after uint64) {
+	st.mu.Lock()
+	// What a client makes us say is bounded by what it sends; a client that does not read what it asks for
+	// is cut by the transport's write deadline, and here if it is quicker than that.
+	full := len(st.controls) >= maxControls
+	if !full {
+		st.controls = append(st.controls, control{frame, after})
+	}
+	st.mu.Unlock()
+	if full {
+		st.transport.Finish(Broken)
+		return
+	}
+	st.transport.Wake()
+}
+
+const maxControls = 4096
+
+// Fail ends the stream with an error that the transport found.
+func (st *stream) Fail(err stanza.StreamError) {
+	st.inMu.Lock()
+	defer st.inMu.Unlock()
+	if !st.over {
+		if st.state == fresh {
+			st.greet(Open{}, st.sv.first.String())
+		}
+		st.failLocked(err)
+	}
+}
+
+// failLocked ends the stream with an error. The session, if it can be resumed, stays: the error is the stream's.
+// The caller holds inMu.
+func (st *stream) failLocked(err stanza.StreamError) { st.failRaw(err.Condition, err.Raw()) }
+
+func (st *stream) failRaw(condition string, raw []byte) {
+	st.sv.metrics.streamErrors.WithLabelValues(condition).Inc()
+	st.log.Debug("stream error sent", "condition", condition)
+	st.over = true
+	st.release()
+	st.control(raw)
+	st.finish(Closed)
+}
+
+// PeerClosed answers a proper closing: it ends the session too (XEP-0198 §5).
+func (st *stream) PeerClosed() {
+	st.inMu.Lock()
+	defer st.inMu.Unlock()
+	if st.over {
+		return
+	}
+	st.over = true
+	if s := st.session.Load(); s != nil {
+		st.sv.leave(s, st)
+	}
+	st.finish(Closed)
+}
+
+func (st *stream) finish(how Finish) {
+	st.mu.Lock()
+	done := st.finished
+	st.finished = true
+	st.mu.Unlock()
+	if !done {
+		st.transport.Finish(how)
+	}
+}
+
+// Lost is the end of the transport.
+func (st *stream) Lost(err error) {
+	st.inMu.Lock()
+	defer st.inMu.Unlock()
+	if err != nil {
+		st.log.Debug("transport lost", "error", err)
+	}
+	st.over = true
+	st.release()
+}
+
+// release lets go of the session: it waits for its client, or ends when it can't be resumed. The caller holds inMu.
+func (st *stream) release() {
+	if s := st.session.Load(); s != nil && !st.sv.detach(s, st) {
+		st.sv.end(s, st)
+	}
+}
+
+// conflict ends a stream whose session was taken over or replaced (RFC 6120 §4.9.3.3).
+func (st *stream) conflict(text string) {
+	st.control(stanza.Conflict.With(text).Raw())
+	st.finish(Closed)
+}
+
+// Handle takes one element.
+func (st *stream) Handle(e *stanza.Element) {
+	st.inMu.Lock()
+	defer st.inMu.Unlock()
+	if st.over {
+		return
+	}
+	if st.state == bound {
+		st.handleBound(e)
+		return
+	}
+	switch st.state {
+	case greeted:
+		st.handleBeforeAuth(e)
+	case reopened:
+		st.handleBeforeBind(e)
+	default:
+		st.failLocked(stanza.NotAuthorized.WithText("a stream header is due"))
+	}
+}
+
+// handleBound is the stanza path.
+func (st *stream) handleBound(e *stanza.Element) {
+	s := st.session.Load()
+	if kind := e.Kind(); kind != stanza.Other {
+		if err := s.inbound(st, e, kind); err != nil {
+			st.fault(err)
+		}
+		return
+	}
+	if string(e.Space()) == stanza.NSSM {
+		if err := st.manage(s, e); err != nil {
+			st.fault(err)
+		}
+		return
+	}
+	if e.Is(stanza.NSClient, string(e.Name())) || len(e.Space()) == 0 {
+		st.failLocked(stanza.InvalidNamespace)
+		return
+	}
+	st.failLocked(stanza.UnsupportedStanzaType)
+}
+
+// fault ends the stream over an error of ours or a stream error. What was being handled is not counted, so the
+// client sends it again when it resumes.
+func (st *stream) fault(err error) {
+	var se stanza.StreamError
+	var ce countError
+	switch {
+	case errors.As(err, &se):
+		st.failLocked(se)
+	case errors.As(err, &ce):
+		st.failRaw(stanza.UndefinedCondition.Condition, ce.Raw())
+	default:
+		st.log.Error("stanza not handled", "error", err)
+		st.failLocked(stanza.InternalServerError)
+	}
+}
+
+// maxBatch bounds one Pull, so that a long outbox does not hold the lock or fill memory.
+const (
+	maxBatchFrames = 64
+	maxBatchBytes  = 64 << 10
+)
+
+// Pull hands the transport what is to be written next.
+func (st *stream) Pull(b *Batch) bool {
+	s := st.session.Load()
+	if s == nil {
+		st.takeControls(b, ^uint64(0))
+		return len(b.Frames) > 0
+	}
+	s.mu.Lock()
+	if s.stream != st {
+		// Detached or taken over: only what the stream itself has to say.
+		s.mu.Unlock()
+		st.takeControls(b, ^uint64(0))
+		return len(b.Frames) > 0
+	}
+	for {
+		due, more := st.takeControls(b, s.out.sent)
+		if s.out.sent == s.out.last() || len(b.Frames) >= maxBatchFrames || b.bytes >= maxBatchBytes {
+			break
+		}
+		last := s.out.last()
+		if more {
+			last = min(last, due)
+		}
+		for s.out.sent < last && len(b.Frames) < maxBatchFrames && b.bytes < maxBatchBytes {
+			s.out.sent++
+			raw := s.frame(s.out.at(s.out.sent))
+			b.Frames = append(b.Frames, raw)
+			b.bytes += len(raw)
+		}
+	}
+	s.askLocked(b)
+	b.Mark = s.out.sent
+	s.mu.Unlock()
+	return len(b.Frames) > 0
+}
+
+// takeControls moves controls that are due at the outbox place sent, and says at which place the next is due.
+func (st *stream) takeControls(b *Batch, sent uint64) (due uint64, more bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	i := 0
+	for i < len(st.controls) && st.controls[i].after <= sent {
+		b.Frames = append(b.Frames, st.controls[i].frame)
+		b.bytes += len(st.controls[i].frame)
+		i++
+	}
+	if i > 0 {
+		n := copy(st.controls, st.controls[i:])
+		clear(st.controls[n:])
+		st.controls = st.controls[:n]
+		if n == 0 && cap(st.controls) > 16 {
+			st.controls = nil
+		}
+	}
+	if len(st.controls) == 0 {
+		return 0, false
+	}
+	return st.controls[0].after, true
+}
+
+// Proved is the transport's word that its peer has everything up to mark. For a client without XEP-0198 that is the
+// acknowledgement (contract 4).
+func (st *stream) Proved(mark uint64) {
+	s := st.session.Load()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.probing = false
+	if s.managed {
+		// The client's own counting rules, but what came before it cannot be counted.
+		mark = min(mark, s.base)
+	}
+	attached := s.stream == st
+	s.mu.Unlock()
+	if !attached {
+		return
+	}
+	if err := s.ack(mark); err != nil {
+		st.log.Error("acknowledgement not recorded", "error", err)
+	}
+}

@@ -43,12 +43,14 @@ func Resident(pid int) (int64, error) {
 	return 0, fmt.Errorf("bench: memory of process %d: no Rss in smaps_rollup", pid)
 }
 
-// Pin binds the calling thread, and what is started from it, to one core.
-func Pin(core int) error {
+// Pin binds the calling thread, and what is started from it, to cores.
+func Pin(cores ...int) error {
 	var set unix.CPUSet
-	set.Set(core)
+	for _, core := range cores {
+		set.Set(core)
+	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("bench: pinning to core %d: %w", core, err)
+		return fmt.Errorf("bench: pinning to cores %v: %w", cores, err)
 	}
 	return nil
 }

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"holdfast/bench"
+)
+
+// suite is one run. The servers are guarded by mu, since the time limit ends them from another goroutine.
+type suite struct {
+	*options
+	progress io.Writer
+	started  time.Time
+	table    table
+	accounts []*bench.Account
+
+	mu      sync.Mutex
+	servers []*process
+
+	gatewayTarget, relayTarget *bench.Target
+	admin                      string
+}
+
+const (
+	domain   = "localhost"
+	password = "pencil"
+)
+
+// run measures everything that was asked for. Only what makes any measurement impossible is an error; what befalls
+// one measurement stands in its row.
+func (s *suite) run() error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		name string
+		run  func()
+	}{
+		{"login", s.login},
+		{"chat", s.chat},
+		{"paced", s.paced},
+		{"allocs", s.allocs},
+		{"resume", s.resume},
+		{"offline", s.offline},
+		{"idle", s.idle},
+	} {
+		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), step.name) {
+			continue
+		}
+		fmt.Fprintf(s.progress, "%6.1fs %s\n", time.Since(s.started).Seconds(), step.name)
+		step.run()
+	}
+	fmt.Fprintf(s.progress, "%6.1fs done\n\n", time.Since(s.started).Seconds())
+	return nil
+}
+
+// prepare makes the users and starts both servers.
+func (s *suite) prepare() error {
+	users := 10_000
+	if s.short {
+		users = 1_500
+	}
+	s.accounts = bench.NumberedAccounts("u", users, password)
+	file := filepath.Join(s.dir, "users.csv")
+	if err := writeUsers(file, s.accounts); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.progress, "%6.1fs importing %d users\n", time.Since(s.started).Seconds(), users)
+	imports := exec.Command(s.gateway, "user", "import", file)
+	imports.Env = s.gatewayEnv("", "")
+	var said []byte
+	if err := onCores(s.cores(), func() (err error) { said, err = imports.CombinedOutput(); return err }); err != nil {
+		return fmt.Errorf("importing users: %w: %s", err, said)
+	}
+	return s.start()
+}
+
+func writeUsers(path string, accounts []*bench.Account) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("writing users: %w", err)
+	}
+	w := bufio.NewWriter(file)
+	for _, a := range accounts {
+		fmt.Fprintf(w, "%s,%s\n", a.Name, a.Password)
+	}
+	if err := errors.Join(w.Flush(), file.Close()); err != nil {
+		return fmt.Errorf("writing users: %w", err)
+	}
+	return nil
+}
+
+// gatewayEnv is the gateway's settings: its own defaults, but for addresses, the data directory, and fewer SCRAM
+// iterations (the least that RFC 7677 §4 allows), which are spent by the import and by clients, not by its logins.
+func (s *suite) gatewayEnv(listen, admin string) []string {
+	own := []string{
+		"HOLDFAST_DATA_DIR=" + filepath.Join(s.dir, "data"),
+		"HOLDFAST_DOMAINS=" + domain,
+		"HOLDFAST_AUTH_SCRAM_ITERATIONS=4096",
+	}
+	if listen != "" {
+		own = append(own, "HOLDFAST_LISTEN="+listen, "HOLDFAST_ADMIN_LISTEN="+admin)
+	}
+	return environment(append(own, s.env...)...)
+}
+
+func (s *suite) cores() []int {
+	if s.loadCore < 0 {
+		return nil
+	}
+	return []int{s.serverCore, s.loadCore}
+}
+
+// start starts gateway and relay on the servers' core.
+func (s *suite) start() error {
+	var addresses [3]string
+	for i := range addresses {
+		var err error
+		if addresses[i], err = freeAddress(); err != nil {
+			return err
+		}
+	}
+	own, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("looking for this program: %w", err)
+	}
+	var core []int
+	if s.loadCore >= 0 {
+		core = []int{s.serverCore}
+	}
+	s.admin = addresses[1]
+	gateway, err := launch("gateway", s.dir, core, s.gatewayEnv(addresses[0], s.admin), addresses[0], s.gateway)
+	if err != nil {
+		return err
+	}
+	s.keep(gateway)
+	relay, err := launch("relay", s.dir, core, environment(relayVariable+"="+addresses[2]), addresses[2], own)
+	if err != nil {
+		return err
+	}
+	s.keep(relay)
+	s.gatewayTarget = &bench.Target{
+		Name: "gateway", URL: "ws://" + addresses[0] + "/xmpp-websocket", Domain: domain,
+		Accounts: s.accounts, PIDs: []int{gateway.cmd.Process.Pid},
+	}
+	s.relayTarget = &bench.Target{
+		Name: "relay", URL: "ws://" + addresses[2] + "/relay", Relay: true, PIDs: []int{relay.cmd.Process.Pid},
+	}
+	return s.ready()
+}
+
+// ready waits for the gateway's own word.
+func (s *suite) ready() error {
+	client := http.Client{Timeout: time.Second}
+	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+		resp, err := client.Get("http://" + s.admin + "/readyz")
+		if err != nil {
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+	}
+	return errors.New("gateway: /readyz did not say that it is ready")
+}
+
+func (s *suite) keep(p *process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.servers = append(s.servers, p)
+}
+
+func (s *suite) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.servers {
+		p.stop()
+	}
+	s.servers = nil
+}
+
+func (s *suite) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.servers {
+		p.kill()
+	}
+}
+
+// mallocs reads how many objects the gateway has allocated so far from its metrics.
+func (s *suite) mallocs() (float64, error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), "go_memstats_mallocs_total "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				return 0, fmt.Errorf("metrics: %w", err)
+			}
+			return n, nil
+		}
+	}
+	return 0, errors.Join(errors.New("metrics: no go_memstats_mallocs_total"), lines.Err())
+}

@@ -182,6 +182,7 @@ func (c *Cache) restoreLocked(r Entry, written bool) (wake bool) {
 	e.id, e.from, e.to, e.msgID, e.st = r.ID, r.From, r.To, r.MsgID, r.Stanza
 	e.opened = now - int64(wall.Sub(r.ID.Time()))
 	e.deadline, e.step, e.written = deadline, step, written
+	e.before = true
 	e.sends = 1
 	for _, a := range c.cfg.Actions[:step] {
 		if a == Resend {

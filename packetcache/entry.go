@@ -55,6 +55,7 @@ type entry struct {
 	doing   Action  // while running
 	refused bool    // the mailbox refused it for good: Bounce takes the place of Offline
 	closed  outcome // while running, or awaiting withdrawal: how it ended; it is in no index any more
+	before  bool    // known from before a restart, where Offline may have run without a trace of it here
 	written bool    // a Checkpoint gave it to the store
 	dirty   bool    // in Cache.dirty
 

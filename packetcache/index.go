@@ -77,7 +77,8 @@ func (c *Cache) removeLocked(e *entry) {
 	}
 }
 
-// closeLocked ends e. It reports whether there is, or may be in a moment, a copy in the mailbox.
+// closeLocked ends e. It reports whether there is, or may be now or in a moment, a copy in the
+// mailbox.
 func (c *Cache) closeLocked(e *entry, how outcome, now int64) (offline bool) {
 	c.removeLocked(e)
 	switch e.state {
@@ -92,13 +93,14 @@ func (c *Cache) closeLocked(e *entry, how outcome, now int64) (offline bool) {
 		// Run knows in a moment what came of the action, and counts it.
 		e.closed = how
 		c.leaveLocked(e)
-		return e.doing == Offline
+		return e.before || e.doing == Offline
 	default:
 		e.in.remove(e)
 		c.leaveLocked(e)
 		c.counts.end(how, now-e.opened)
+		offline = e.before
 		c.freeLocked(e)
-		return false
+		return offline
 	}
 }
 

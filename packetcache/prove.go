@@ -4,8 +4,8 @@ import "holdfast/stanza"
 
 // Receipt closes what the receipt for msgID proves, sent by from (any resource of the recipient) to the message's
 // sender. closed has the stanza ids of the messages that are proven now; it is empty for a receipt that no message
-// waits for. offline says that one of them went to offline storage, or is on its way there: the caller removes the
-// copies of closed from the mailbox.
+// waits for. offline says that one of them went to offline storage, is on its way there, or may have gone there before a
+// restart: the caller removes the copies of closed from the mailbox, where there are any.
 func (c *Cache) Receipt(from, to stanza.Addr, msgID string) (closed []stanza.ID, offline bool) {
 	return c.receive(from, to, msgID, outcomeReceipt)
 }
@@ -41,7 +41,7 @@ func (c *Cache) receive(from, to stanza.Addr, msgID string, how outcome) (closed
 }
 
 // Proved closes the entry of a message that the recipient's client acknowledged (XEP-0198), where that is proof enough.
-// It reports whether there was one, and as Receipt whether the message has a copy in the mailbox.
+// It reports whether there was one, and as Receipt whether the message may have a copy in the mailbox.
 func (c *Cache) Proved(id stanza.ID) (closed, offline bool) { return c.close(id, outcomeAck) }
 
 // Close closes the entry of a message for any other reason: the journal says that it was closed, or what awaited the

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command loadgen measures an XMPP server that speaks WebSocket (RFC 7395), or the bare relay, with one scenario of
 // package bench. See bench/README.md.
 package main

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command suite runs every measurement of the gateway and of the bare relay in one go and prints them side by side,
 // each with its bound and a verdict: "make bench". Server and relay have one core, this program has the other.
 //

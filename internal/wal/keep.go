@@ -82,9 +82,9 @@ func (l *Log) prepareNext() {
 		l.log.Error("journal segment cannot be made", "error", err)
 		return
 	}
-	if err := l.makeDurable(s); err != nil {
+	if err := l.makeNamed(s); err != nil {
 		// Sync will find the same and tell those who wait for it.
-		l.log.Error("journal segment cannot be flushed", "segment", s.path, "error", err)
+		l.log.Error("journal directory cannot be flushed", "error", err)
 	}
 }
 
@@ -126,6 +126,13 @@ func (l *Log) dress(s *segment, base int64) error {
 	if err := l.disk.preallocate(s.file, l.size); err != nil {
 		return err
 	}
+	if !s.blocks {
+		if err := l.disk.sync(s.file); err != nil {
+			return err
+		}
+		s.blocks = true
+	}
+	// After the flush, which makes pages read-only until they are written to again.
 	if err := populate(s.data); err != nil {
 		return fmt.Errorf("populate: %w", err)
 	}
@@ -133,7 +140,7 @@ func (l *Log) dress(s *segment, base int64) error {
 	s.prepared = prepared{base: base, size: l.size, epoch: randomEpoch(), boot: l.boot}
 	s.prepared.encode(s.data)
 	s.end, s.synced, s.failed = 0, 0, nil
-	s.durable.Store(false)
+	s.named.Store(false)
 	path := l.join(segmentName(base))
 	if err := os.Rename(s.path, path); err != nil {
 		return err
@@ -142,11 +149,14 @@ func (l *Log) dress(s *segment, base int64) error {
 	return nil
 }
 
-// makeDurable puts a file's blocks and its name on stable storage, once.
-func (l *Log) makeDurable(s *segment) error {
-	if err := errors.Join(l.disk.sync(s.file), syncDir(l.dir)); err != nil {
+// makeNamed puts the name of a segment on stable storage.
+func (l *Log) makeNamed(s *segment) error {
+	if s.named.Load() {
+		return nil
+	}
+	if err := syncDir(l.dir); err != nil {
 		return err
 	}
-	s.durable.Store(true)
+	s.named.Store(true)
 	return nil
 }

@@ -42,8 +42,8 @@ type segment struct {
 	file *os.File // nil for what an earlier process wrote
 	data []byte   // the mapping, nil likewise
 
-	// durable is set when the file's blocks and its directory entry are on stable storage.
-	durable atomic.Bool
+	blocks bool        // the file's blocks are on stable storage; owned by who prepares the segment
+	named  atomic.Bool // so is its directory entry
 
 	// guarded by Log.mu
 	end    int   // where the records end; for the current segment Log.off says it

@@ -143,8 +143,8 @@ func (l *Log) flushSpan(s span) error {
 	if s.data == nil {
 		return l.flushOld(s.segment)
 	}
-	if !s.durable.Load() {
-		return l.makeDurable(s.segment) // the whole file: keep has not come to it yet
+	if err := l.makeNamed(s.segment); err != nil {
+		return err
 	}
 	return s.flush(l.disk, s.segment.synced, s.to)
 }

@@ -106,6 +106,9 @@ func parseAddr(s string) (Addr, error) {
 	if needsEscape(a.Bare().full) {
 		return Addr{}, fmt.Errorf("%w: forbidden character", ErrAddr)
 	}
+	if d := a.Domain(); d[0] == '.' || strings.Contains(d, "..") {
+		return Addr{}, fmt.Errorf("%w: empty label in the domainpart", ErrAddr)
+	}
 	return a, nil
 }
 

@@ -8,10 +8,19 @@ import (
 
 // needsEscape reports whether AppendEscaped would change s.
 func needsEscape(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c >= utf8.RuneSelf || class[c]&plainText == 0 {
+	for i := 0; i < len(s); {
+		if c := s[i]; c < utf8.RuneSelf {
+			if class[c]&plainText == 0 {
+				return true
+			}
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if size == 1 || !isChar(uint32(r)) {
 			return true
 		}
+		i += size
 	}
 	return false
 }

@@ -94,7 +94,8 @@ func (r *rewriter) run(ed *Edit) bool {
 	} else {
 		r.out = append(r.out, old.raw[old.contentEnd:]...)
 	}
-	st.raw = r.out[:len(r.out):len(r.out)]
+	r.out = r.out[:len(r.out):len(r.out)]
+	st.raw = r.out
 	return len(ed.Append) == 0 || r.scanTail(tail)
 }
 

@@ -1,0 +1,62 @@
+package offline
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config is the settings of the mailboxes.
+type Config struct {
+	Policy
+
+	Limit        int           `env:"OFFLINE_LIMIT" desc:"messages kept for one recipient from one sender (bare JIDs); 0 for no limit"`
+	UserLimit    int           `env:"OFFLINE_USER_LIMIT" desc:"messages kept for one recipient; 0 for no limit"`
+	UserBytes    int64         `env:"OFFLINE_USER_BYTES" desc:"bytes of messages kept for one recipient; 0 for no limit"`
+	Lifetime     time.Duration `env:"OFFLINE_LIFETIME" desc:"how long a message is kept, counted from when the gateway took it; 0 for ever"`
+	Window       time.Duration `env:"OFFLINE_WINDOW" desc:"how long a write waits for others to share its transaction (nothing waits for it but the freeing of the journal); 0 writes at once"`
+	Batch        int           `env:"OFFLINE_BATCH" desc:"writes in one transaction; 0 for no limit"`
+	PendingBytes int64         `env:"OFFLINE_PENDING_BYTES" desc:"bytes of writes not yet committed, after which senders wait; 0 for no limit"`
+	Cache        int           `env:"OFFLINE_CACHE" desc:"counters of recipients and sender-recipient pairs kept in memory; 0 for no limit"`
+	Known        int           `env:"OFFLINE_KNOWN" desc:"recipients with mail whose names are remembered (about 20 bytes each), so that the login of anybody else needs no query; with more of them each first login costs a query; 0 for no limit"`
+}
+
+// DefaultConfig returns the settings that hold when nothing is set.
+func DefaultConfig() Config {
+	return Config{
+		Limit:        100,
+		UserLimit:    10_000,
+		UserBytes:    64 << 20,
+		Window:       50 * time.Millisecond,
+		Batch:        1024,
+		PendingBytes: 16 << 20,
+		Cache:        100_000,
+		Known:        500_000,
+	}
+}
+
+// Validate names the first variable that has a value it does not accept.
+func (c Config) Validate() error {
+	for _, v := range []struct {
+		name  string
+		value int64
+	}{
+		{"OFFLINE_LIMIT", int64(c.Limit)},
+		{"OFFLINE_USER_LIMIT", int64(c.UserLimit)},
+		{"OFFLINE_USER_BYTES", c.UserBytes},
+		{"OFFLINE_BATCH", int64(c.Batch)},
+		{"OFFLINE_PENDING_BYTES", c.PendingBytes},
+		{"OFFLINE_CACHE", int64(c.Cache)},
+		{"OFFLINE_KNOWN", int64(c.Known)},
+	} {
+		if v.value < 0 {
+			return fmt.Errorf("%s must be 0 or more, not %d", v.name, v.value)
+		}
+	}
+	if c.Lifetime < 0 {
+		return fmt.Errorf("OFFLINE_LIFETIME must be 0 or more, not %v", c.Lifetime)
+	}
+	if c.Window < 0 {
+		return fmt.Errorf("OFFLINE_WINDOW must be 0 or more, not %v", c.Window)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+// Package offline keeps messages for users who are not there: the mailbox of XEP-0160, its policy and its limits.
+//
+// # Policy
+//
+// [Decide] is the one place that knows what is kept when a recipient has no available resource of non-negative
+// priority. It follows RFC 6121 §8.5.2.2.1 (store, answer with service-unavailable, or ignore, by type), XEP-0160 §3,
+// XEP-0334 and what servers do with messages without a body. The first row that fits decides:
+//
+//	type       content                                            verdict
+//	(presence, iq)                                                drop
+//	error      any                                                drop
+//	groupchat  any                                                bounce
+//	headline   hint store, and none against storing               store
+//	headline   any other                                          drop
+//	chat, normal, none, any other word:
+//	           no-store, nothing but a chat state                 drop
+//	           no-store, nothing but receipts and markers         drop
+//	           no-store, any other content                        bounce
+//	           no-permanent-store                                 as no-store, or ignored by OFFLINE_STORE_NO_PERMANENT
+//	           store                                              store
+//	           body or subject                                    store
+//	           receipt, or a request for one (XEP-0184)           store
+//	           marker, or a request for one (XEP-0333)            store
+//	           nothing but a chat state (XEP-0085)                drop
+//	           nothing                                            drop
+//	           other content                                      bounce, or store by OFFLINE_STORE_BODILESS
+//
+// A bounce is service-unavailable with a text that says why. A message that the sender may believe to be delivered is
+// therefore never dropped: what is refused for a hint or for want of a body is bounced, as RFC 6121 has it for what is
+// not stored; only what means nothing later is dropped. XEP-0334 §3.3 would let no-permanent-store wait in a mailbox,
+// which is not a permanent archive; whether it does is a setting. A hint that forbids to store wins over store.
+// Delays, stanza ids, threads and legacy events are no content.
+//
+// # Limits
+//
+// Messages of one sender for one recipient (OFFLINE_LIMIT), messages and bytes of one recipient, each lifted by 0.
+// They are counted exactly, with what is not yet committed, so that of many senders at once none gets in above the
+// limit. [Mailbox.Force] goes past them.
+//
+// # Order, identity, time
+//
+// A message is keyed by its recipient and its stanza id; ids are sorted by the time at which the gateway took the
+// message, and that is the order of the mailbox. Put, Remove and Purge are idempotent: the journal may be replayed
+// into a Mailbox that has some of it. The delay stamp says that same time, as XEP-0203 §2 asks ("originally sent"):
+// it does not move when a message comes here late, out of the packet cache or an expired session, or again, out of
+// the journal, and stamps are never in another order than the messages.
+//
+// # Writing
+//
+// A change is made in memory, where every method sees it at once, and queued for a group commit. [Mailbox.Checkpoint]
+// waits for everything before it; until then the journal has it. A put that is removed before its transaction begins
+// is never written. OFFLINE_PENDING_BYTES bounds what is queued: a store that is slow or failing makes Put wait.
+//
+// What the store refuses by itself, and will always refuse, stays in memory and fails every Checkpoint, so that the
+// journal is kept.
+//
+// # Memory
+//
+// A Mailbox holds a hash of every recipient with mail, up to OFFLINE_KNOWN of them, so that the login of a user
+// without mail costs no query; counters of recipients used lately, up to OFFLINE_CACHE; and what is not committed.
+// Paging takes the memory of one page, however large the mailbox.
+//
+// # Invariants
+//
+//   - A box is unique for its user while anyone has a reference; every queued write has one. So what the store does
+//     not have yet is always found in the box, and a box that is loaded anew finds everything in the store.
+//   - box.count = messages that only the store has and shows + len(box.puts).
+//   - Writes of one user are queued in the order of the changes to the box, under box.mu.
+//   - Nobody else writes to the Backend of a running Mailbox.
+//
+// # Locks and goroutines
+//
+// box.mu comes before boxes.mu, known.mu, gate.mu, Mailbox.mu and those of the Batcher, which are leaves. box.mu is
+// held while the store is asked about its user; nothing waits for room in a queue while holding it.
+//
+// The Batcher's goroutine runs apply, committed and reject, and owns Mailbox.changes. One more goroutine expires
+// messages. Both end with [Mailbox.Close].
+package offline

@@ -1,0 +1,126 @@
+package offline_test
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"maps"
+	"slices"
+	"sync"
+
+	"holdfast/offline"
+	"holdfast/stanza"
+)
+
+// memory is a Backend for tests of what is above it, in virtual time too. It holds the contract of a real one.
+type memory struct {
+	mu    sync.Mutex
+	boxes map[string]map[stanza.ID]offline.Row
+	// fail, when set, is asked before and after each transaction is applied; an error rolls it back.
+	fail func(batch []offline.Change) error
+	// scans counts calls of Totals and Scan.
+	scans int
+	// puts counts the messages of all OpPut ever applied.
+	puts int
+}
+
+func newMemory() *memory { return &memory{boxes: make(map[string]map[stanza.ID]offline.Row)} }
+
+func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := make(map[string]map[stanza.ID]offline.Row, len(s.boxes))
+	for user, box := range s.boxes {
+		old[user] = maps.Clone(box)
+	}
+	if err := fn(nil); err != nil {
+		s.boxes = old
+		return err
+	}
+	return nil
+}
+
+func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) error {
+	for _, c := range batch {
+		box := s.boxes[c.User]
+		switch c.Op {
+		case offline.OpPut:
+			s.puts++
+			if box == nil {
+				box = make(map[stanza.ID]offline.Row)
+				s.boxes[c.User] = box
+			}
+			if _, ok := box[c.ID]; !ok {
+				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw)}
+			}
+		case offline.OpRemove:
+			for _, id := range c.IDs {
+				delete(box, id)
+			}
+		case offline.OpPurge:
+			delete(s.boxes, c.User)
+		}
+	}
+	if s.fail != nil {
+		return s.fail(batch)
+	}
+	return nil
+}
+
+func (s *memory) Totals(_ context.Context, user string) (t offline.Totals, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scans++
+	for _, r := range s.boxes[user] {
+		if t.Senders == nil {
+			t.Senders = make(map[string]int)
+		}
+		t.Senders[r.Sender]++
+		t.Messages++
+		t.Bytes += int64(r.Bytes)
+		if r.ID.Compare(t.Last) > 0 {
+			t.Last = r.ID
+		}
+	}
+	return t, nil
+}
+
+func (s *memory) Scan(_ context.Context, user string, in offline.Range, yield func(offline.Row) bool) error {
+	s.mu.Lock()
+	rows := slices.SortedFunc(maps.Values(s.boxes[user]), func(a, b offline.Row) int { return a.ID.Compare(b.ID) })
+	s.scans++
+	s.mu.Unlock()
+	for _, r := range rows {
+		if r.ID.Compare(in.After) <= 0 || !in.To.IsZero() && r.ID.Compare(in.To) > 0 {
+			continue
+		}
+		if !in.Bodies {
+			r.Raw = nil
+		}
+		if !yield(r) {
+			break
+		}
+	}
+	return nil
+}
+
+func (s *memory) Users(_ context.Context, after string, n int) (users []string, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for user, box := range s.boxes {
+		if len(box) > 0 && user > after {
+			users = append(users, user)
+		}
+	}
+	slices.SortFunc(users, cmp.Compare[string])
+	return users[:min(n, len(users))], nil
+}
+
+func (s *memory) Stored(context.Context) (n int64, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, box := range s.boxes {
+		n += int64(len(box))
+	}
+	return n, nil
+}

@@ -1,0 +1,137 @@
+package offline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"holdfast/stanza"
+)
+
+// Message is one message of a mailbox.
+type Message struct {
+	ID stanza.ID
+	// At is when the gateway took the message, to the millisecond: the time in its id.
+	At  time.Time
+	Raw []byte // as it was put
+}
+
+// Stanza returns the message ready for delivery to user: with the time at which it was sent (XEP-0160 §2,
+// XEP-0203 §2), unless it says already that user's domain delayed it.
+func (msg Message) Stanza(user stanza.Addr) (*stanza.Stanza, error) {
+	st, err := stanza.Parse(msg.Raw, msg.ID)
+	if err != nil {
+		return nil, fmt.Errorf("offline: stored message: %w", err)
+	}
+	domain := user.Server()
+	if delayedBy(st, domain) {
+		return st, nil
+	}
+	out := st.Rewrite(stanza.Edit{
+		From: st.From, To: st.To, Append: stanza.DelayChild(domain, msg.At, "Offline Storage"),
+	})
+	out.ID = msg.ID // Rewrite was not asked for another <stanza-id/>
+	return out, nil
+}
+
+func delayedBy(st *stanza.Stanza, domain stanza.Addr) bool {
+	if !st.Payloads().Has(stanza.Delay) {
+		return false
+	}
+	for i := range st.NumChildren() {
+		c := st.Child(i)
+		if string(c.Space()) == stanza.NSDelay && string(c.Name()) == "delay" && c.Attr("from") == domain.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// Page returns messages of user whose ids are greater than after (the zero ID begins at the front), in the order of
+// their ids: up to limit of them, and up to maxBytes together but always one; 0 for no such bound. more says that
+// there are others behind. Nothing is removed by it.
+//
+// A message that is put while somebody pages, with an id smaller than the page's last, is not on later pages: who
+// has reached the end asks Count whether there is more than was handed out.
+func (m *Mailbox) Page(
+	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int,
+) (page []Message, more bool, err error) {
+	p := pager{limit: limit, maxBytes: maxBytes}
+	err = m.with(ctx, user, func(b *box) error {
+		if b.count == 0 {
+			return nil
+		}
+		size := b.count
+		if limit > 0 {
+			size = min(size, limit)
+		}
+		p.box, p.page = b, make([]Message, 0, min(size, 128))
+		return m.pageLocked(ctx, &p, after)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if len(p.page) > 0 {
+		m.metrics.popped.Observe(float64(len(p.page)))
+	}
+	return p.page, p.more, nil
+}
+
+// pageLocked merges what the store has with what it does not have yet. The box stays locked, so that neither changes.
+func (m *Mailbox) pageLocked(ctx context.Context, p *pager, after stanza.ID) error {
+	b := p.box
+	i, same := b.find(after)
+	if same {
+		i++
+	}
+	puts := b.puts[i:]
+	if b.inStore() > 0 && b.purging == 0 {
+		defer since(m.metrics.pages, time.Now())
+		err := m.store.Scan(ctx, b.name, Range{After: after, Bodies: true}, func(r Row) bool {
+			for len(puts) > 0 && puts[0].change.ID.Compare(r.ID) < 0 {
+				if !p.addPut(puts[0]) {
+					return false
+				}
+				puts = puts[1:]
+			}
+			if len(puts) > 0 && puts[0].change.ID == r.ID {
+				return true // committed a moment ago and not yet settled
+			}
+			if b.removing[r.ID] > 0 {
+				return true
+			}
+			return p.add(r.ID, r.Sender, r.Raw)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for len(puts) > 0 && !p.more && p.addPut(puts[0]) {
+		puts = puts[1:]
+	}
+	return nil
+}
+
+// pager collects one page.
+type pager struct {
+	box             *box
+	limit, maxBytes int
+	page            []Message
+	bytes           int
+	more            bool
+}
+
+func (p *pager) addPut(w *write) bool { return p.add(w.change.ID, w.change.Sender, w.change.Raw) }
+
+// add reports false, and notes that there are more, when the page is full.
+func (p *pager) add(id stanza.ID, sender string, raw []byte) bool {
+	if p.limit > 0 && len(p.page) >= p.limit ||
+		p.maxBytes > 0 && len(p.page) > 0 && p.bytes+len(raw) > p.maxBytes {
+		p.more = true
+		return false
+	}
+	p.page = append(p.page, Message{ID: id, At: id.Time(), Raw: raw})
+	p.bytes += len(raw)
+	p.box.saw(id, meta{sender, len(raw)})
+	return true
+}

@@ -1,0 +1,158 @@
+package offline
+
+import (
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/stanza"
+)
+
+// Policy is what an operator can choose about which messages are kept. Decide applies it; nothing else in the
+// gateway asks whether a message belongs into a mailbox.
+type Policy struct {
+	StoreBodiless    bool `env:"OFFLINE_STORE_BODILESS" desc:"keep chat and normal messages without a body, receipt, marker or store hint too; otherwise they are answered with service-unavailable"`
+	StoreNoPermanent bool `env:"OFFLINE_STORE_NO_PERMANENT" desc:"keep messages with the hint no-permanent-store (XEP-0334) until they are delivered; otherwise they are answered with service-unavailable"`
+}
+
+// Action is what happens to a message for a user who is not there.
+type Action uint8
+
+const (
+	// Store puts it into the mailbox.
+	Store Action = iota
+	// Drop ignores it silently.
+	Drop
+	// Bounce answers it with Verdict.Condition.
+	Bounce
+)
+
+var actionNames = [...]string{Store: "store", Drop: "drop", Bounce: "bounce"}
+
+func (a Action) String() string { return actionNames[a] }
+
+// Reason is why.
+type Reason uint8
+
+const (
+	HasBody         Reason = iota // a body or a subject: text for a human (RFC 6121 §5.2.3, §5.2.4)
+	HasReceipt                    // a receipt or a request for one (XEP-0184)
+	HasMarker                     // a chat marker or a request for one (XEP-0333)
+	HintStore                     // the hint store (XEP-0334 §4.4)
+	HintNoStore                   // the hint no-store (XEP-0334 §4.2)
+	HintNoPermanent               // the hint no-permanent-store (XEP-0334 §4.1)
+	Bodiless                      // other content without a body
+	ChatStateOnly                 // nothing but a chat state (XEP-0085, XEP-0160 §3)
+	Empty                         // nothing at all
+	TypeError                     // type error (RFC 6121 §8.5.2.2.1)
+	TypeHeadline                  // type headline
+	TypeGroupchat                 // type groupchat
+	NotMessage                    // presence or iq
+	PairFull                      // OFFLINE_LIMIT reached
+	MessagesFull                  // OFFLINE_USER_LIMIT reached
+	BytesFull                     // OFFLINE_USER_BYTES reached
+	reasons                       // how many there are
+)
+
+var reasonNames = [reasons]string{
+	HasBody: "body", HasReceipt: "receipt", HasMarker: "marker", HintStore: "hint_store",
+	HintNoStore: "hint_no_store", HintNoPermanent: "hint_no_permanent_store", Bodiless: "bodiless",
+	ChatStateOnly: "chat_state", Empty: "empty", TypeError: "error", TypeHeadline: "headline",
+	TypeGroupchat: "groupchat", NotMessage: "not_message", PairFull: "pair_full", MessagesFull: "messages_full",
+	BytesFull: "bytes_full",
+}
+
+func (r Reason) String() string { return reasonNames[r] }
+
+// bounceText says to the sender why; reasons that never bounce have none.
+var bounceText = [reasons]string{
+	HintNoStore:     "The recipient is offline and the message asked not to be stored",
+	HintNoPermanent: "The recipient is offline and the message asked not to be stored",
+	Bodiless:        "The recipient is offline and messages without a body are not stored",
+	TypeGroupchat:   "The recipient is offline and groupchat messages are not stored",
+	PairFull:        "The recipient is offline and too many of your messages to them are waiting already",
+	MessagesFull:    "The recipient is offline and their mailbox is full",
+	BytesFull:       "The recipient is offline and their mailbox is full",
+}
+
+// Verdict is what is done with a message, and why. It is comparable.
+type Verdict struct {
+	Action Action
+	Reason Reason
+}
+
+// Condition is the error for the sender of what is bounced: service-unavailable with a text that says why
+// (XEP-0160 §2, RFC 6121 §8.5.2.2.1).
+func (v Verdict) Condition() mstanza.Error {
+	e := mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable}
+	if text := bounceText[v.Reason]; text != "" {
+		e.Text = map[string]string{"en": text}
+	}
+	return e
+}
+
+const (
+	text     = stanza.Body | stanza.Subject
+	receipts = stanza.ReceiptRequest | stanza.ReceiptReceived
+	markers  = stanza.Markable | stanza.MarkerReceived | stanza.MarkerDisplayed | stanza.MarkerAcknowledged
+	// passing is what has a meaning only now, or only beside other content.
+	passing = stanza.ChatState | stanza.LegacyEvent | stanza.Thread | stanza.Delay | stanza.StanzaID |
+		stanza.OriginID | stanza.HintNoStore | stanza.HintNoPermanentStore | stanza.HintNoCopy | stanza.HintStore
+)
+
+// Decide says what is done with st when its recipient has no available resource of non-negative priority. It is
+// pure: limits are not its business. The package's doc has the table.
+func Decide(st *stanza.Stanza, p Policy) Verdict {
+	if st.Kind() != stanza.Message {
+		return Verdict{Drop, NotMessage}
+	}
+	has := st.Payloads()
+	switch string(st.TypeRaw()) {
+	case "error": // hints inside of errors are not looked at (XEP-0334 §5)
+		return Verdict{Drop, TypeError}
+	case "groupchat":
+		return Verdict{Bounce, TypeGroupchat}
+	case "headline":
+		if _, refused := p.refuses(has); !refused && has.Has(stanza.HintStore) {
+			return Verdict{Store, HintStore}
+		}
+		return Verdict{Drop, TypeHeadline}
+	}
+	// chat, normal, no type and, as RFC 6121 §5.2.2 has it, any other word for a type
+	if reason, refused := p.refuses(has); refused {
+		switch {
+		case has&^passing == 0 && has.Has(stanza.ChatState):
+			return Verdict{Drop, ChatStateOnly}
+		case has&^(passing|receipts|markers) == 0:
+			return Verdict{Drop, reason} // there is no content that the sender could miss
+		}
+		return Verdict{Bounce, reason}
+	}
+	switch {
+	case has.Has(stanza.HintStore):
+		return Verdict{Store, HintStore}
+	case has&text != 0:
+		return Verdict{Store, HasBody}
+	case has&receipts != 0:
+		return Verdict{Store, HasReceipt}
+	case has&markers != 0:
+		return Verdict{Store, HasMarker}
+	case has&^passing == 0 && has.Has(stanza.ChatState):
+		return Verdict{Drop, ChatStateOnly}
+	case has&^passing == 0:
+		return Verdict{Drop, Empty}
+	case p.StoreBodiless:
+		return Verdict{Store, Bodiless}
+	}
+	return Verdict{Bounce, Bodiless}
+}
+
+// refuses reports whether a hint forbids to store. It wins over the hint store: what was stored against the sender's
+// will cannot be taken back, while a bounce loses nothing.
+func (p Policy) refuses(has stanza.Payload) (Reason, bool) {
+	switch {
+	case has.Has(stanza.HintNoStore):
+		return HintNoStore, true
+	case has.Has(stanza.HintNoPermanentStore) && !p.StoreNoPermanent:
+		return HintNoPermanent, true
+	}
+	return 0, false
+}

@@ -1,0 +1,71 @@
+package offline
+
+import (
+	"context"
+	"database/sql"
+
+	"holdfast/internal/sqlx"
+	"holdfast/stanza"
+)
+
+// Backend keeps mailboxes on disk. Users and senders are bare JIDs in canonical form. A Mailbox is the only one who
+// writes to its Backend.
+type Backend interface {
+	// Transactor's Tx gives Apply its transaction: all of a batch is there afterwards, or nothing of it.
+	sqlx.Transactor
+	// Apply carries out batch as if one change after the other: it is idempotent, so that the same batch may come
+	// again. It must not keep batch.
+	Apply(ctx context.Context, tx *sql.Tx, batch []Change) error
+	// Totals counts what is stored for user.
+	Totals(ctx context.Context, user string) (Totals, error)
+	// Scan yields the messages of user in the order of their ids until yield returns false.
+	Scan(ctx context.Context, user string, in Range, yield func(Row) bool) error
+	// Users returns up to n users with mail whose names come after after, in byte order.
+	Users(ctx context.Context, after string, n int) ([]string, error)
+	// Stored is how many messages there are for all users.
+	Stored(ctx context.Context) (int64, error)
+}
+
+// Op tells changes apart.
+type Op uint8
+
+const (
+	// OpPut stores the message ID unless it is there already.
+	OpPut Op = iota
+	// OpRemove takes out the messages IDs, those that are there.
+	OpRemove
+	// OpPurge takes out everything.
+	OpPurge
+)
+
+// Change is one write.
+type Change struct {
+	Op     Op
+	User   string
+	ID     stanza.ID   // OpPut
+	Sender string      // OpPut
+	Raw    []byte      // OpPut
+	IDs    []stanza.ID // OpRemove
+}
+
+// Range is a part of a mailbox: After < id <= To, where a zero To is the end.
+type Range struct {
+	After, To stanza.ID
+	Bodies    bool // fill in Row.Raw
+}
+
+// Row is one stored message.
+type Row struct {
+	ID     stanza.ID
+	Sender string
+	Bytes  int    // length of the message
+	Raw    []byte // with Range.Bodies; it belongs to who gets the Row
+}
+
+// Totals is what the limits count.
+type Totals struct {
+	Messages int
+	Bytes    int64
+	Senders  map[string]int // messages of each sender; nil when there are none
+	Last     stanza.ID      // the greatest id
+}

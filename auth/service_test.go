@@ -285,7 +285,8 @@ func TestUnknownUserTakesAsLong(t *testing.T) {
 	for _, m := range mechanismNames {
 		for _, cached := range []bool{false, true} {
 			store := newMemStore()
-			s := withAlice(t, newService(t, store))
+			// CacheAge: a look into the log of changes would take alice, who is new, out of the cache once more.
+			s := withAlice(t, newService(t, store, func(c *Config) { c.CacheAge = time.Hour }))
 			var w work
 			for _, f := range s.Accounts().hasher.families {
 				inner := f.new

@@ -52,9 +52,9 @@ type Cache struct {
 	mu sync.Mutex
 	// guarded by mu
 	byID     map[stanza.ID]*entry
-	byKey    map[key]*entry // the oldest of those with the key
-	due      queue          // waiting
-	retry    queue          // waiting after a failure
+	byKey    keyTable // the oldest of those with the key
+	due      queue    // waiting
+	retry    queue    // waiting after a failure
 	late     queue
 	open     int   // entries that are not late
 	bytes    int64 // of those
@@ -95,7 +95,7 @@ func newAt(cfg Config, store Store, log *slog.Logger, reg prometheus.Registerer,
 		wall:  wall,
 		wake:  make(chan struct{}, 1),
 		byID:  make(map[stanza.ID]*entry),
-		byKey: make(map[key]*entry),
+		byKey: newKeyTable(),
 	}
 	c.metrics = newMetrics(c)
 	begin := time.Now()

@@ -134,8 +134,8 @@ func TestIDUsedTwice(t *testing.T) {
 		if got := receipts(c, bob1, 3); !slices.Equal(got, ids) {
 			t.Errorf("closed %v, want %v", got, ids)
 		}
-		if c.Len() != 0 || len(c.byKey) != 0 {
-			t.Errorf("%d entries, %d keys left", c.Len(), len(c.byKey))
+		if c.Len() != 0 || c.byKey.n != 0 {
+			t.Errorf("%d entries, %d keys left", c.Len(), c.byKey.n)
 		}
 		check(t, c)
 	})

@@ -129,11 +129,13 @@ func TestRestart(t *testing.T) {
 		stop := start(t, c)
 		begin := time.Now()
 		c.Open(message(alice, bob, "gone"))
+		checkpoint(t, c)
 		time.Sleep(cfg.Timeout + time.Second) // gone was resent
 		c.Open(message(alice, bob, "resent"))
 		time.Sleep(cfg.Timeout) // now gone is offline, resent almost resent
 		open := message(alice, bob, "open")
 		c.Open(open)
+		checkpoint(t, c)        // what follows is a change of what is stored
 		time.Sleep(time.Second) // resent was resent
 		stop()
 		checkpoint(t, c)

@@ -16,19 +16,6 @@ type Entry struct {
 	Step     int            // which action of PACKETCACHE_ACTIONS is next
 }
 
-// key is what a receipt tells of the message that it is for.
-type key struct {
-	sender, recipient stanza.Addr // bare
-	msgID             string
-}
-
-func keyOf(sender, recipient stanza.Addr, msgID string) key {
-	if recipient.IsZero() { // no 'to' is the account itself, RFC 6120 §10.3
-		recipient = sender
-	}
-	return key{sender: sender.Bare(), recipient: recipient.Bare(), msgID: msgID}
-}
-
 // state is where an entry is in its life.
 type state uint8
 
@@ -59,6 +46,8 @@ type entry struct {
 	written bool    // a Checkpoint gave it to the store
 	dirty   bool    // in Cache.dirty
 
+	hash                 uint64 // of key
+	hashNext             *entry
 	in                   *queue
 	at                   int // index in in.heap, or inList
 	prev, next           *entry

@@ -41,9 +41,10 @@ func (c *Cache) leaveLocked(e *entry) {
 func (c *Cache) indexLocked(e *entry) {
 	c.byID[e.id] = e
 	k := e.key()
-	first := c.byKey[k]
+	e.hash = c.byKey.hash(k)
+	first := c.byKey.find(k, e.hash)
 	if first == nil {
-		c.byKey[k] = e
+		c.byKey.add(e)
 		return
 	}
 	if first.group == nil {
@@ -56,15 +57,16 @@ func (c *Cache) unindexLocked(e *entry) {
 	delete(c.byID, e.id)
 	g := e.group
 	if g == nil {
-		delete(c.byKey, e.key())
+		c.byKey.remove(e)
 		return
 	}
-	k := e.key()
+	oldest := g.head == e
 	g.remove(e)
-	if g.head == nil {
-		delete(c.byKey, k)
-	} else {
-		c.byKey[k] = g.head
+	switch {
+	case g.head == nil:
+		c.byKey.remove(e)
+	case oldest:
+		c.byKey.replace(e, g.head)
 	}
 }
 

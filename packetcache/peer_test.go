@@ -152,18 +152,30 @@ func check(t interface{ Errorf(string, ...any) }, c *Cache) {
 			t.Errorf("waiting entry %v is in no queue", id)
 		}
 	}
-	for k, first := range c.byKey {
-		n := 1
-		if first.group != nil {
-			n = 0
+	heads := 0
+	for _, first := range c.byKey.buckets {
+		for ; first != nil; first = first.hashNext {
+			heads++
+			if c.byKey.find(first.key(), first.hash) != first {
+				t.Errorf("entry %v is not found by its key", first.id)
+			}
+			if first.group == nil {
+				keyed++
+				continue
+			}
+			if first.group.head != first {
+				t.Errorf("entry %v stands for a group of which it is not the oldest", first.id)
+			}
 			for e := first.group.head; e != nil; e = e.twin {
-				n++
-				if e.key() != k || e.group != first.group {
+				keyed++
+				if e.key() != first.key() || e.group != first.group {
 					t.Errorf("entry %v in a group of another key", e.id)
 				}
 			}
 		}
-		keyed += n
+	}
+	if heads != c.byKey.n {
+		t.Errorf("table counts %d, has %d", c.byKey.n, heads)
 	}
 	if open != c.open || bytes != c.bytes || lates != c.late.n || keyed != len(c.byID) {
 		t.Errorf("open %d/%d, bytes %d/%d, late %d/%d, keyed %d/%d", c.open, open, c.bytes, bytes, c.late.n, lates, keyed, len(c.byID))

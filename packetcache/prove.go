@@ -20,9 +20,10 @@ func (c *Cache) receive(from, to stanza.Addr, msgID string, how outcome) (closed
 	if to.IsZero() { // a message without 'to' is to its sender's own account, RFC 6120 §10.3
 		k.sender = k.recipient
 	}
+	hash := c.byKey.hash(k) // the seed never changes
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.byKey[k]
+	e := c.byKey.find(k, hash)
 	if e == nil {
 		return nil, false
 	}

@@ -240,6 +240,26 @@ func TestLateReceipt(t *testing.T) {
 	})
 }
 
+// What is in the mailbox is delivered once more, and that delivery has a receipt of its own: it proves nothing of a newer
+// message with the same id.
+func TestLateReceiptOfAnIDUsedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultConfig()
+		cfg.Actions = []Action{Offline}
+		c := newCache(t, cfg, NewMemory(), newPeer())
+		start(t, c)
+		old, newer := message(alice, bob, "same"), message(alice, bob, "same")
+		c.Open(old)
+		time.Sleep(cfg.Timeout + time.Second)
+		c.Open(newer)
+		for i, want := range [][]stanza.ID{nil, {old.ID}, {newer.ID}} { // old may have been received twice
+			if ids, offline := c.Receipt(bob1, alice, "same"); !slices.Equal(ids, want) || offline != (i == 1) {
+				t.Errorf("receipt %d: %v, %v", i+1, ids, offline)
+			}
+		}
+	})
+}
+
 func TestLateEntriesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := DefaultConfig()

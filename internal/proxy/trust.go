@@ -99,3 +99,13 @@ func addrOfNet(a net.Addr) netip.Addr {
 		return addrOf(a.String())
 	}
 }
+
+// TLS reports whether the client's side of r is TLS. It differs from [Client.Secure], which also holds on loopback.
+func (t *Trust) TLS(r *http.Request) bool {
+	if t.Trusts(addrOf(r.RemoteAddr)) {
+		if proto := t.forwarded(r.Header).proto; proto != "" {
+			return proto == "https"
+		}
+	}
+	return r.TLS != nil
+}

@@ -1,0 +1,3 @@
+package ws
+
+func runIdleServer() bool { return false }

@@ -1,8 +1,8 @@
 package session
 
 import (
+	"context"
 	"sync"
-	"time"
 
 	mstanza "mellium.im/xmpp/stanza"
 
@@ -22,24 +22,21 @@ var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 // Deliver puts a stanza that Router routed into the outboxes of targets, under their user's lock, and reports how many
 // took it. A message that asks for a receipt begins to await it.
 func (sv *Service) Deliver(from *Session, st *stanza.Stanza, targets []*Session) (int, error) {
-	var deadline time.Time
-	var flags entryFlags
-	if st.Payloads()&stanza.ReceiptRequest != 0 {
-		if until, ok := sv.receipts.Awaits(st); ok {
-			deadline, flags = until, awaits
-		}
+	return sv.deliver(from, st, targets, sv.awaits(st))
+}
+
+// awaits is the flag for a message that wants a receipt.
+func (sv *Service) awaits(st *stanza.Stanza) entryFlags {
+	if st.Payloads()&stanza.ReceiptRequest != 0 && sv.receipts.Awaits(st) {
+		return awaits
 	}
-	return sv.deliverUntil(from, st, targets, flags, deadline)
+	return 0
 }
 
-func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session, flags entryFlags) (int, error) {
-	return sv.deliverUntil(from, st, targets, flags, time.Time{})
-}
-
-// deliverUntil writes the journal and fills the outboxes, both under the sessions' locks, so that a place is never
+// deliver writes the journal and fills the outboxes, both under the sessions' locks, so that a place is never
 // sent before it is recorded. Several targets are sessions of one user whose lock is held, so that locking them in
 // turn can't deadlock.
-func (sv *Service) deliverUntil(from *Session, st *stanza.Stanza, targets []*Session, flags entryFlags, deadline time.Time) (int, error) {
+func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session, flags entryFlags) (int, error) {
 	d := deliveries.Get().(*delivery)
 	defer d.release()
 	size := len(st.Raw())
@@ -63,7 +60,7 @@ func (sv *Service) deliverUntil(from *Session, st *stanza.Stanza, targets []*Ses
 	if len(d.targets) == 0 {
 		return 0, nil
 	}
-	d.rec.Stanza, d.rec.Flags, d.rec.Deadline = st, flags.record(), deadline
+	d.rec.Stanza, d.rec.Flags = st, flags.record()
 	if len(d.targets) > 1 {
 		d.rec.Flags |= journal.Copied
 	}
@@ -99,8 +96,8 @@ func (sv *Service) deliverUntil(from *Session, st *stanza.Stanza, targets []*Ses
 		s.dirty = true
 		s.mu.Unlock()
 	}
-	if !deadline.IsZero() {
-		sv.receipts.Open(st, deadline)
+	if flags&awaits != 0 {
+		sv.receipts.Open(st) // again, for what is resent: that does nothing
 	}
 	for _, t := range d.wake {
 		t.Wake()
@@ -148,8 +145,14 @@ func (s *Session) frame(e *entry) []byte {
 }
 
 // Store is offline storage as Router asks for it, under the user's lock.
-func (sv *Service) Store(from *Session, user stanza.Addr, st *stanza.Stanza) (Verdict, error) {
-	return sv.store(from, user, st, false)
+func (sv *Service) Store(from *Session, user stanza.Addr, st *stanza.Stanza) (v Verdict, accepted bool, err error) {
+	v, err = sv.store(from, user, st, false)
+	return v, v == Kept || v == Dropped, err
+}
+
+// Exists tells Router whether there is such a user.
+func (sv *Service) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
+	return sv.accounts.Exists(ctx, user)
 }
 
 func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error) {

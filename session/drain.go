@@ -1,8 +1,6 @@
 package session
 
 import (
-	"time"
-
 	"holdfast/stanza"
 )
 
@@ -57,12 +55,7 @@ func (sv *Service) pageLocked(t Table, s *Session) error {
 		}
 		one := [1]*Session{s}
 		for _, m := range page {
-			flags := fromMailbox
-			var deadline time.Time
-			if until, ok := sv.receipts.Awaits(m); ok {
-				flags, deadline = flags|awaits, until
-			}
-			n, err := sv.deliverUntil(nil, m, one[:], flags, deadline)
+			n, err := sv.deliver(nil, m, one[:], fromMailbox|sv.awaits(m))
 			if err != nil || n == 0 {
 				t.SetDraining(nil)
 				return err

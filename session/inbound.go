@@ -128,6 +128,11 @@ func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 	if st.Payloads()&(stanza.ReceiptReceived|stanza.MarkerReceived|stanza.MarkerDisplayed|stanza.MarkerAcknowledged) != 0 {
 		s.proofSent(st)
 	}
+	if st.Payloads()&stanza.ReceiptRequest != 0 {
+		if err := sv.receipts.Room(sv.ctx); err != nil {
+			return err
+		}
+	}
 	return sv.router.Message(s, st)
 }
 
@@ -144,15 +149,14 @@ func (s *Session) proofSent(st *stanza.Stanza) {
 		s.log.Error("receipt not recorded", "error", err)
 	}
 	user := s.addr.Bare()
-	if empty, err := s.sv.mailbox.Empty(user); err != nil || !empty {
-		// The copy may have come out of the mailbox, or been moved there.
-		stored = closed
+	if empty, err := s.sv.mailbox.Empty(user); stored || err != nil || !empty {
+		// It came out of the mailbox and is still there, or has been moved there.
+		s.sv.unstore(user, closed)
 	}
-	s.sv.unstore(user, stored)
 }
 
-// NoReceiver answers, as Router asks, a message that no session got and that the mailbox did not keep.
-func (sv *Service) NoReceiver(from *Session, st *stanza.Stanza, why Verdict) error {
+// Unroutable answers, as Router asks, a message that no session got and that the mailbox did not keep.
+func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) error {
 	cond := serviceUnavailable
 	switch why {
 	case Full:
@@ -214,3 +218,6 @@ func (sv *Service) Bounce(st *stanza.Stanza) error {
 	})
 	return sv.Settled(st.ID)
 }
+
+// Withdraw takes a message out of the mailbox again, because its receipt came while it was put there.
+func (sv *Service) Withdraw(user stanza.Addr, id stanza.ID) { sv.unstore(user, []stanza.ID{id}) }

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"net/netip"
-	"time"
 
 	"holdfast/internal/journal"
 	"holdfast/stanza"
@@ -87,16 +86,18 @@ const (
 
 // Receipts is the packet cache: messages that await their receipt (XEP-0184), and the rules for what proves one.
 type Receipts interface {
-	// Awaits says whether st wants a receipt, and until when.
-	Awaits(st *stanza.Stanza) (deadline time.Time, ok bool)
-	// Open begins to wait.
-	Open(st *stanza.Stanza, deadline time.Time)
-	// Received looks whether st is a receipt or a marker, and returns what it closes; stored says which of them
-	// have been moved to offline storage meanwhile.
-	Received(st *stanza.Stanza) (closed, stored []stanza.ID)
-	// Proved closes an entry because the recipient's client, which does not send receipts, acknowledged it.
-	// It reports whether the message had been moved to offline storage.
-	Proved(id stanza.ID) (stored bool)
+	// Awaits says whether st wants a receipt.
+	Awaits(st *stanza.Stanza) bool
+	// Room waits while too many messages await theirs: back-pressure on who sends them.
+	Room(ctx context.Context) error
+	// Open begins to wait for one.
+	Open(st *stanza.Stanza)
+	// Received looks whether st is a receipt or a marker, and returns what it closes; stored says that some of it
+	// has been moved to offline storage meanwhile.
+	Received(st *stanza.Stanza) (closed []stanza.ID, stored bool)
+	// Proved closes an entry because the recipient's client, which does not send receipts, acknowledged it,
+	// where that counts. It reports whether the message had been moved to offline storage.
+	Proved(id stanza.ID) (closed, stored bool)
 }
 
 // Journal makes what a stanza did survive the process. Append returns when a kill cannot lose it any more.

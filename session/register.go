@@ -77,29 +77,25 @@ func registerQuery(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error
 	return nil, sv.accounts.ChangePassword(sv.ctx, user, *r.Password)
 }
 
-// removeAccount ends the account: its contacts are told, then its sessions end with not-authorized (§3.2).
+// removeAccount ends the account (§3.2). What it leaves behind is UserRemoved's business.
 func (s *Session) removeAccount(st *stanza.Stanza) error {
-	sv, user := s.sv, s.addr.Bare()
-	if err := sv.accounts.Unregister(sv.ctx, user); err != nil {
-		return err
-	}
-	if err := sv.RemoveUser(user); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	stream := s.stream
 	s.mu.Unlock()
+	if err := s.sv.accounts.Unregister(s.sv.ctx, s.addr.Bare()); err != nil {
+		return err
+	}
 	if stream != nil {
 		// Not through the outbox, which nothing is sent from once the session has ended.
 		stream.control(stanza.Result(st, nil).Raw())
 	}
-	// From another goroutine: this stream is being handled.
-	go sv.expel(user)
 	return errNoReply
 }
 
-// RemoveUser forgets the roster of a removed account and tells its contacts.
-func (sv *Service) RemoveUser(user stanza.Addr) error {
+// UserRemoved follows the removal of an account, by its user or by the operator: its sessions end with not-authorized
+// (XEP-0077 §3.2), its contacts get what RFC 6121 §2.5.2 owes them, its roster is forgotten. It may be repeated.
+func (sv *Service) UserRemoved(user stanza.Addr) error {
+	sv.expel(user)
 	owed, err := sv.roster.Forget(sv.ctx, user)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"holdfast/stanza"
 )
@@ -15,15 +16,16 @@ import (
 type Parts struct {
 	Auth     Authenticator
 	Accounts Accounts
-	Router   Router
-	Roster   Roster
-	Subs     Subscriptions
-	Mailbox  Mailbox
-	Receipts Receipts
-	Journal  Journal
-	Ended    Ended
-	Metrics  *Metrics
-	Log      *slog.Logger
+	// NewRouter makes the router that calls back into the Service.
+	NewRouter func(*Service) Router
+	Roster    Roster
+	Subs      Subscriptions
+	Mailbox   Mailbox
+	Receipts  Receipts
+	Journal   Journal
+	Ended     Ended
+	Metrics   *Metrics
+	Log       *slog.Logger
 	// Registration offers XEP-0077 to strangers.
 	Registration bool
 	// Version is what XEP-0092 answers.
@@ -70,7 +72,7 @@ type Service struct {
 func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	sv := &Service{
 		cfg: cfg, domains: make(map[string]stanza.Addr, len(domains)), first: domains[0],
-		auth: p.Auth, accounts: p.Accounts, router: p.Router, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
+		auth: p.Auth, accounts: p.Accounts, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
 		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
 		register: p.Registration, version: p.Version,
 		sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
@@ -78,9 +80,12 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d
 	}
+	// No earlier process can have given out what this one does, whatever is still in the journal.
+	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
 	sv.ctx, sv.stop = context.WithCancel(context.Background())
 	sv.settle.wake = make(chan struct{}, 1)
 	sv.iqs = sv.handlers()
+	sv.router = p.NewRouter(sv)
 	sv.loops.Add(1)
 	go sv.settleLoop()
 	return sv

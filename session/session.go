@@ -131,7 +131,7 @@ func (s *Session) afterAck(done []entry) {
 				proof = false
 				s.remember(e.st.ID)
 			default:
-				if s.sv.receipts.Proved(e.st.ID) {
+				if s.provedByAck(e.st.ID) && e.flags&fromMailbox == 0 {
 					unstore = append(unstore, e.st.ID)
 				}
 			}
@@ -179,10 +179,21 @@ func (s *Session) knowReceipts(yes bool) {
 	}
 	var unstore []stanza.ID
 	for _, id := range ids {
-		s.sv.receipts.Proved(id)
-		unstore = append(unstore, id)
+		s.provedByAck(id)
+		unstore = append(unstore, id) // it may have come out of the mailbox
 	}
 	s.sv.unstore(s.addr.Bare(), unstore)
+}
+
+// provedByAck tells the packet cache, and reports whether the mailbox has a copy.
+func (s *Session) provedByAck(id stanza.ID) (stored bool) {
+	closed, stored := s.sv.receipts.Proved(id)
+	if closed {
+		if err := s.sv.journal.IDs(journal.KindProved, stanza.Addr{}, []stanza.ID{id}); err != nil {
+			s.log.Error("acknowledgement of a message not recorded", "error", err)
+		}
+	}
+	return stored
 }
 
 // stateLocked describes the session for the journal and the checkpoint store.

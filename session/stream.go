@@ -216,7 +216,7 @@ func (st *stream) release() {
 
 // conflict ends a stream whose session was taken over or replaced (RFC 6120 §4.9.3.3).
 func (st *stream) conflict(text string) {
-	st.control(stanza.Conflict.With(text).Raw())
+	st.control(stanza.Conflict.WithText(text).Raw())
 	st.finish(Closed)
 }
 

@@ -41,7 +41,7 @@ type Flags uint8
 const (
 	// Stored: the stanza went to the mailbox of To.
 	Stored Flags = 1 << iota
-	// Awaits: a packet-cache entry was opened for it, until Deadline.
+	// Awaits: a packet-cache entry was opened for it.
 	Awaits
 	// FromMailbox: the stanza came out of the mailbox of the target's user and stays there until acknowledged.
 	FromMailbox
@@ -53,12 +53,11 @@ const (
 
 // Stanza is the KindStanza record.
 type Stanza struct {
-	Origin   uint64 // Session.Ord of the sender, 0 when it is not counted
-	N        uint32 // the sender's inbound count with this stanza
-	Flags    Flags
-	Deadline time.Time // of the packet-cache entry
-	Targets  []Target
-	Stanza   *stanza.Stanza
+	Origin  uint64 // Session.Ord of the sender, 0 when it is not counted
+	N       uint32 // the sender's inbound count with this stanza
+	Flags   Flags
+	Targets []Target
+	Stanza  *stanza.Stanza
 }
 
 // Session is the KindSession record: what a resumption needs besides counters and queue.
@@ -86,11 +85,6 @@ func (r *Stanza) AppendHead(dst []byte) []byte {
 	dst = append(dst, byte(r.Flags))
 	dst = binary.LittleEndian.AppendUint64(dst, r.Origin)
 	dst = binary.LittleEndian.AppendUint32(dst, r.N)
-	var deadline int64
-	if !r.Deadline.IsZero() {
-		deadline = r.Deadline.UnixMilli()
-	}
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(deadline))
 	dst = append(dst, r.Stanza.ID[:]...)
 	dst = binary.AppendUvarint(dst, uint64(len(r.Targets)))
 	for _, t := range r.Targets {
@@ -102,7 +96,7 @@ func (r *Stanza) AppendHead(dst []byte) []byte {
 
 // DecodeStanza reads a KindStanza record. The result does not refer to b.
 func DecodeStanza(b []byte) (*Stanza, error) {
-	const fixed = 1 + 8 + 4 + 8 + 16
+	const fixed = 1 + 8 + 4 + 16
 	if len(b) < fixed {
 		return nil, errShort
 	}
@@ -111,10 +105,7 @@ func DecodeStanza(b []byte) (*Stanza, error) {
 		Origin: binary.LittleEndian.Uint64(b[1:]),
 		N:      binary.LittleEndian.Uint32(b[9:]),
 	}
-	if ms := int64(binary.LittleEndian.Uint64(b[13:])); ms != 0 {
-		r.Deadline = time.UnixMilli(ms)
-	}
-	id := stanza.ID(b[21:37])
+	id := stanza.ID(b[13:29])
 	d := decoder{b: b[fixed:]}
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {

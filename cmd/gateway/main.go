@@ -1,0 +1,116 @@
+// Command gateway is Holdfast: an XMPP gateway for mobile apps and browser chat widgets. It is configured by
+// HOLDFAST_* environment variables; `gateway config` prints them all.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"holdfast/auth"
+	"holdfast/internal/sqlx"
+)
+
+const usage = `gateway: an XMPP gateway over WebSocket.
+
+  gateway [serve]          serve until SIGTERM or SIGINT
+  gateway user ...         add, change, remove, list and import accounts
+  gateway config           print every setting with its value (--markdown: the table of defaults)
+  gateway version          print the version
+
+Settings are HOLDFAST_* environment variables.
+`
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	command := "serve"
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "version":
+		fmt.Println(version())
+		return 0
+	case "help", "-h", "--help":
+		fmt.Print(usage)
+		return 0
+	case "serve", "user", "config":
+	default:
+		fmt.Fprintf(os.Stderr, "gateway: unknown command %q\n\n%s", command, usage)
+		return 2
+	}
+	cfg, err := loadConfig(os.Environ())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	switch command {
+	case "config":
+		runConfig(args, &cfg, os.Stdout)
+		return 0
+	case "user":
+		open := func(ctx context.Context) (*auth.Accounts, func() error, error) {
+			return openAccounts(ctx, &cfg, slog.New(slog.DiscardHandler))
+		}
+		return runUser(ctx, args, os.Stdin, os.Stdout, os.Stderr, open, cfg.Domains)
+	}
+	if err := serve(ctx, &cfg, newLogger(&cfg, os.Stderr)); err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		return 1
+	}
+	return 0
+}
+
+// openAccounts opens what the operator's commands work on, beside a running gateway.
+func openAccounts(ctx context.Context, cfg *Config, log *slog.Logger) (*auth.Accounts, func() error, error) {
+	db, err := sqlx.Open(ctx, cfg.SQLite)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := auth.OpenSQLite(ctx, db)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	accounts, err := auth.OpenAccounts(ctx, cfg.Auth, store, log)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return accounts, db.Close, nil
+}
+
+func newLogger(cfg *Config, out io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(out, opts))
+	}
+	return slog.New(slog.NewTextHandler(out, opts))
+}
+
+// version is the module's version, or the revision it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
+			v = s.Value[:min(12, len(s.Value))]
+		}
+	}
+	if v == "" {
+		return "(devel)"
+	}
+	return v
+}

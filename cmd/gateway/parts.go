@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"holdfast/auth"
+	"holdfast/internal/journal"
+	"holdfast/offline"
+	"holdfast/packetcache"
+	"holdfast/receipts"
+	"holdfast/resume"
+	"holdfast/roster"
+	"holdfast/route"
+	"holdfast/session"
+	"holdfast/stanza"
+)
+
+// This file fits the rooms together: each type here makes one of them look as session wants to see it.
+
+// authenticator is auth for session.
+type authenticator struct{ *auth.Service }
+
+func (a authenticator) Begin(mechanism, domain string, from netip.Addr, secure bool) (session.Exchange, error) {
+	return a.Service.Begin(mechanism, domain, from, secure)
+}
+
+// accounts is auth's accounts and registration for session.
+type accounts struct{ *auth.Service }
+
+func (a accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
+	return a.Accounts().Exists(ctx, user)
+}
+
+// router is route for session.
+type router struct {
+	*route.Hub[*session.Session, session.Verdict]
+}
+
+func newRouter(sv *session.Service) session.Router {
+	return router{route.New[*session.Session, session.Verdict](sv)}
+}
+
+func (r router) Locked(user stanza.Addr, f func(session.Table)) {
+	r.Hub.Locked(user, func(t route.Table[*session.Session]) { f(t) })
+}
+
+// contacts is roster for session.
+type contacts struct{ *roster.Service }
+
+func (c contacts) Items(ctx context.Context, user stanza.Addr, has string, versioned bool) ([]session.Contact, string, bool, error) {
+	if versioned && has != "" {
+		changes, version, ok, err := c.Since(ctx, user, has)
+		if err != nil {
+			return nil, "", false, err
+		}
+		if ok {
+			return pushes(changes), version, true, nil
+		}
+	}
+	items, version, err := c.Get(ctx, user)
+	if err != nil {
+		return nil, "", false, err
+	}
+	out := make([]session.Contact, len(items))
+	for i, it := range items {
+		out[i] = contact(it)
+	}
+	return out, version, false, nil
+}
+
+func (c contacts) Set(ctx context.Context, user stanza.Addr, item session.Contact) (session.Contact, error) {
+	ch, err := c.Service.Set(ctx, user, roster.Item{Contact: item.Addr, Name: item.Name, Groups: item.Groups})
+	return push(ch), err
+}
+
+func (c contacts) Remove(ctx context.Context, user, who stanza.Addr) (session.Contact, session.Parting, error) {
+	ch, gone, err := c.Service.Remove(ctx, user, who)
+	return push(ch), parting(gone), err
+}
+
+func (c contacts) Forget(ctx context.Context, user stanza.Addr) (map[stanza.Addr]session.Parting, error) {
+	gone, err := c.RemoveUser(ctx, user)
+	owed := make(map[stanza.Addr]session.Parting, len(gone))
+	for _, r := range gone {
+		owed[r.Contact] = parting(r)
+	}
+	return owed, err
+}
+
+func (c contacts) Change(ctx context.Context, user, who stanza.Addr, inbound bool, st *stanza.Stanza) (session.Outcome, error) {
+	kind, _ := roster.ParseKind(st.TypeRaw())
+	var out roster.Outcome
+	var err error
+	if inbound {
+		out, err = c.Inbound(ctx, user, who, kind, st.Raw())
+	} else {
+		out, err = c.Outbound(ctx, user, who, kind)
+	}
+	o := session.Outcome{Route: out.Route, SendPresence: out.SendPresence, SendUnavailable: out.SendUnavailable}
+	if out.Push != nil {
+		p := push(*out.Push)
+		o.Push = &p
+	}
+	if out.AutoReply != roster.NoKind {
+		o.AutoReply = out.AutoReply.String()
+	}
+	return o, err
+}
+
+func (c contacts) Watchers(ctx context.Context, user stanza.Addr) ([]stanza.Addr, error) {
+	return c.Subscribers(ctx, user)
+}
+
+func (c contacts) Watched(ctx context.Context, user stanza.Addr) ([]stanza.Addr, error) {
+	return c.Subscriptions(ctx, user)
+}
+
+func (c contacts) Pending(ctx context.Context, user stanza.Addr) ([][]byte, error) {
+	return c.PendingRequests(ctx, user)
+}
+
+func contact(it roster.Item) session.Contact {
+	return session.Contact{
+		Addr: it.Contact, Name: it.Name, Groups: it.Groups, Subscription: it.Subscription.String(),
+		Ask: it.Ask, Approved: it.Approved,
+	}
+}
+
+func push(ch roster.Change) session.Contact {
+	c := contact(ch.Item)
+	c.Version = ch.Version
+	if ch.Removed {
+		c.Subscription = "remove"
+	}
+	return c
+}
+
+func pushes(changes []roster.Change) []session.Contact {
+	out := make([]session.Contact, len(changes))
+	for i, ch := range changes {
+		out[i] = push(ch)
+	}
+	return out
+}
+
+func parting(r roster.Removed) session.Parting {
+	return session.Parting{Unavailable: r.SendUnavailable, Unsubscribe: r.Unsubscribe, Unsubscribed: r.Unsubscribed}
+}
+
+// mailbox is offline for session. Its queries are short, and the lock they are made under is one user's.
+type mailbox struct {
+	*offline.Mailbox
+	ctx context.Context
+}
+
+func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session.Verdict, error) {
+	var v offline.Verdict
+	var err error
+	if force {
+		if v = m.Decide(st); v.Action == offline.Store {
+			err = m.Force(m.ctx, user, st)
+		}
+	} else {
+		v, err = m.Put(m.ctx, user, st)
+	}
+	switch {
+	case err == offline.ErrFull: //nolint:errorlint // returned as it is
+		return session.Full, nil
+	case err != nil:
+		return session.Refused, err
+	case v.Action == offline.Store:
+		return session.Kept, nil
+	case v.Action == offline.Drop:
+		return session.Dropped, nil
+	}
+	return session.Refused, nil
+}
+
+func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {
+	page, more, err := m.Mailbox.Page(m.ctx, user, after, count, bytes)
+	if err != nil {
+		return nil, false, err
+	}
+	out := make([]*stanza.Stanza, 0, len(page))
+	for _, msg := range page {
+		st, err := msg.Stanza(user)
+		if err != nil {
+			return nil, false, err
+		}
+		out = append(out, st)
+	}
+	return out, more, nil
+}
+
+func (m mailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {
+	return m.Mailbox.Remove(m.ctx, user, ids...)
+}
+
+func (m mailbox) Empty(user stanza.Addr) (bool, error) { return m.Mailbox.Empty(m.ctx, user) }
+
+// proofs is receipts and packetcache for session.
+type proofs struct {
+	cache  *packetcache.Cache
+	policy receipts.Policy
+}
+
+func (p proofs) Awaits(st *stanza.Stanza) bool { return receipts.Asks(st) }
+
+func (p proofs) Room(ctx context.Context) error { return p.cache.Room(ctx) }
+
+func (p proofs) Open(st *stanza.Stanza) { p.cache.Open(st) }
+
+func (p proofs) Received(st *stanza.Stanza) (closed []stanza.ID, stored bool) {
+	for by, id := range p.policy.Proved(st) {
+		find := p.cache.Receipt
+		if by == receipts.ByMarker {
+			find = p.cache.Marker
+		}
+		ids, offline := find(st.From, st.To, id)
+		closed, stored = append(closed, ids...), stored || offline
+	}
+	return closed, stored
+}
+
+func (p proofs) Proved(id stanza.ID) (closed, stored bool) {
+	if !p.policy.Ack(receipts.Unsupported) {
+		return false, false
+	}
+	return p.cache.Proved(id)
+}
+
+// actions is what the packet cache does when no receipt came, done by session.
+type actions struct{ sv *session.Service }
+
+func (a *actions) Resend(_ context.Context, e packetcache.Entry) (bool, error) {
+	n, err := a.sv.Resend(e.Stanza)
+	return n > 0, err
+}
+
+func (a *actions) Offline(_ context.Context, e packetcache.Entry) error {
+	kept, err := a.sv.Fallback(e.Stanza)
+	if err == nil && !kept {
+		return packetcache.ErrRefused
+	}
+	return err
+}
+
+func (a *actions) Bounce(_ context.Context, e packetcache.Entry) error { return a.sv.Bounce(e.Stanza) }
+
+func (a *actions) Withdraw(_ context.Context, e packetcache.Entry) error {
+	a.sv.Withdraw(e.To.Bare(), e.ID)
+	return nil
+}
+
+// live is session's checkpoints for resume.
+type live struct{ sv *session.Service }
+
+func (l live) Collect() (changed []resume.Change, gone []uint64, commit, abort func()) {
+	cp := l.sv.Checkpoint()
+	changed = make([]resume.Change, len(cp.Changed))
+	for i, c := range cp.Changed {
+		changed[i] = resume.Change(c)
+	}
+	return changed, cp.Gone, cp.Commit, cp.Abort
+}
+
+// restore gives every room what an earlier process left for it.
+func restore(ctx context.Context, rec *resume.Recovered, sv *session.Service, box *offline.Mailbox, cache *packetcache.Cache) error {
+	for _, e := range rec.Effects {
+		switch e.Kind {
+		case journal.KindStanza:
+			st := e.Stanza.Stanza
+			if e.Stanza.Flags&journal.Stored != 0 {
+				if err := box.Force(ctx, st.To.Bare(), st); err != nil {
+					return err
+				}
+			}
+			if e.Stanza.Flags&journal.Awaits != 0 {
+				cache.Restore(packetcache.Entry{ID: st.ID, From: st.From, To: st.To, MsgID: st.Attr("id"), Stanza: st})
+			}
+		case journal.KindUnstored:
+			if err := box.Remove(ctx, e.User, e.IDs...); err != nil {
+				return err
+			}
+		case journal.KindProved:
+			for _, id := range e.IDs {
+				cache.Close(id)
+			}
+		}
+	}
+	all := make([]session.Restored, len(rec.Sessions))
+	for i, s := range rec.Sessions {
+		all[i] = session.Restored{State: s.State, Handled: s.Handled, Acked: s.Acked, Queue: s.Queue}
+	}
+	return sv.Restore(all)
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"holdfast/auth"
+	"holdfast/internal/proxy"
+	"holdfast/internal/sqlx"
+	"holdfast/offline"
+	"holdfast/packetcache"
+	"holdfast/resume"
+	"holdfast/roster"
+	"holdfast/session"
+	"holdfast/stanza"
+	"holdfast/ws"
+)
+
+// gateway is everything that runs.
+type gateway struct {
+	cfg *Config
+	log *slog.Logger
+	reg *prometheus.Registry
+
+	lock     *sqlx.Lock
+	db       *sqlx.DB
+	store    *resume.Store
+	box      *offline.Mailbox
+	cache    *packetcache.Cache
+	auth     *auth.Service
+	sessions *session.Service
+	ws       *ws.Server
+	trust    *proxy.Trust
+
+	background sync.WaitGroup
+	stop       context.CancelFunc // of the background
+
+	mu    sync.Mutex
+	ready error // why not
+}
+
+// serve runs a gateway until ctx ends, then drains it.
+func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	var err error
+	g := &gateway{cfg: cfg, log: log, reg: prometheus.NewRegistry(), ready: errors.New("starting")}
+	g.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g.lock, err = sqlx.Acquire(cfg.SQLite.Dir)
+	if err != nil {
+		return err
+	}
+	defer g.lock.Release()
+	// The stores outlive ctx: they are still needed while clients are sent away.
+	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	g.stop = cancel
+	defer cancel()
+	if err := g.open(background); err != nil {
+		return errors.Join(err, g.close())
+	}
+	return errors.Join(g.listen(ctx), g.close())
+}
+
+// open builds the rooms and brings back what an earlier process left.
+func (g *gateway) open(ctx context.Context) error {
+	cfg, log, reg := g.cfg, g.log, g.reg
+	domains, err := cfg.domains()
+	if err != nil {
+		return err
+	}
+	if g.trust, err = proxy.New(cfg.Proxy); err != nil {
+		return err
+	}
+	cfg.WS.Trust = g.trust
+	if g.db, err = sqlx.Open(ctx, cfg.SQLite); err != nil {
+		return err
+	}
+	accountStore, err := auth.OpenSQLite(ctx, g.db)
+	if err != nil {
+		return err
+	}
+	users, err := auth.OpenAccounts(ctx, cfg.Auth, accountStore, log)
+	if err != nil {
+		return err
+	}
+	if g.auth, err = auth.New(cfg.Auth, users, log, reg); err != nil {
+		return err
+	}
+	rosterStore, err := roster.OpenSQLite(ctx, g.db)
+	if err != nil {
+		return err
+	}
+	rosters := contacts{roster.New(cfg.Roster, rosterStore, log, reg)}
+	mailboxes, err := offline.OpenSQLite(ctx, g.db)
+	if err != nil {
+		return err
+	}
+	if g.box, err = offline.New(ctx, cfg.Offline, mailboxes, log, reg); err != nil {
+		return err
+	}
+	cacheStore, err := packetcache.NewSQLite(ctx, g.db)
+	if err != nil {
+		return err
+	}
+	act := new(actions)
+	if g.cache, err = packetcache.New(cfg.PacketCache, cacheStore, log, reg, act); err != nil {
+		return err
+	}
+	var recovered *resume.Recovered
+	if g.store, recovered, err = resume.Open(ctx, cfg.Resume, g.db, log, reg); err != nil {
+		return err
+	}
+	g.sessions = session.New(cfg.Session, domains, session.Parts{
+		Auth: authenticator{g.auth}, Accounts: accounts{g.auth}, NewRouter: newRouter, Roster: rosters, Subs: rosters,
+		Mailbox: mailbox{g.box, ctx}, Receipts: proofs{g.cache, cfg.Receipts.Policy()},
+		Journal: g.store, Ended: g.store, Metrics: session.NewMetrics(reg), Log: log,
+		Registration: g.auth.RegistrationOffered(), Version: version(),
+	})
+	act.sv = g.sessions
+	g.sessions.Register(reg)
+	if err := restore(ctx, recovered, g.sessions, g.box, g.cache); err != nil {
+		return fmt.Errorf("restore sessions: %w", err)
+	}
+	users.OnRemoved("session", func(_ context.Context, user stanza.Addr) error { return g.sessions.UserRemoved(user) })
+	users.OnRemoved("offline", func(ctx context.Context, user stanza.Addr) error { return g.box.Purge(ctx, user) })
+	g.ws, err = ws.New(cfg.WS, log, reg, g.sessions.NewStream)
+	if err != nil {
+		return err
+	}
+	g.run(func() { users.Watch(ctx) })
+	g.run(func() { g.cache.Run(ctx) })
+	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box) })
+	return nil
+}
+
+func (g *gateway) run(f func()) { g.background.Go(f) }
+
+// listen serves until ctx ends, and then sends the clients away.
+func (g *gateway) listen(ctx context.Context) error {
+	meta, err := ws.HostMeta(g.cfg.WS)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(ws.Path, g.ws)
+	mux.Handle("/.well-known/host-meta", meta)
+	mux.Handle("/.well-known/host-meta.json", meta)
+	clients, err := g.clientListener()
+	if err != nil {
+		return err
+	}
+	admin, err := net.Listen("tcp", g.cfg.AdminListen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("%sADMIN_LISTEN: %w", prefix, err), clients.Close())
+	}
+	failed := make(chan error, 2)
+	start := func(srv *http.Server, ln net.Listener) {
+		g.run(func() {
+			if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+	errorLog := slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)
+	front := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: errorLog,
+	}
+	back := &http.Server{Handler: g.admin(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: errorLog}
+	start(back, admin)
+	start(front, clients)
+	g.setReady(nil)
+	g.log.Info("serving", "clients", clients.Addr().String(), "admin", admin.Addr().String(), "domains", g.cfg.Domains)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	return errors.Join(err, g.drain(front), back.Close())
+}
+
+func (g *gateway) clientListener() (net.Listener, error) {
+	ln, err := net.Listen("tcp", g.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("%sLISTEN: %w", prefix, err)
+	}
+	ln = g.trust.Listener(ln)
+	if g.cfg.TLSCert == "" {
+		return ln, nil
+	}
+	certs, err := newCertificate(g.cfg.TLSCert, g.cfg.TLSKey, g.log)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	return tls.NewListener(ln, &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: certs.get, NextProtos: []string{"http/1.1"},
+	}), nil
+}
+
+// drain sends everybody away: not ready, no new connections, clients told to come back, sessions stored.
+func (g *gateway) drain(front *http.Server) error {
+	g.setReady(errors.New("draining"))
+	g.log.Info("draining")
+	time.Sleep(g.cfg.ReadyDelay)
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = front.Shutdown(ctx) }) // what it could not wait for, ws drops
+	g.sessions.Drain()
+	if err := g.ws.Drain(ctx); err != nil {
+		g.log.Warn("some connections were dropped", "error", err)
+	}
+	wg.Wait()
+	return nil
+}
+
+// close ends the rooms from the outside in, and writes what they hold.
+func (g *gateway) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
+	defer cancel()
+	var errs []error
+	if g.ws != nil {
+		errs = append(errs, g.ws.Close())
+	}
+	if g.store != nil && g.sessions != nil {
+		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.cache, g.box))
+	}
+	g.stop()
+	g.background.Wait()
+	if g.sessions != nil {
+		g.sessions.Close()
+	}
+	if g.cache != nil {
+		errs = append(errs, g.cache.Shutdown(ctx))
+	}
+	if g.box != nil {
+		errs = append(errs, g.box.Close(ctx))
+	}
+	if g.store != nil {
+		errs = append(errs, g.store.Close())
+	}
+	if g.db != nil {
+		errs = append(errs, g.db.Close())
+	}
+	g.log.Info("stopped")
+	return errors.Join(errs...)
+}
+
+func (g *gateway) setReady(why error) {
+	g.mu.Lock()
+	g.ready = why
+	g.mu.Unlock()
+}

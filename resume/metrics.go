@@ -1,0 +1,23 @@
+package resume
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	seconds  prometheus.Histogram
+	failures prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "holdfast", Subsystem: "resume", Name: "checkpoint_seconds",
+			Help: "How long checkpoints took.", Buckets: prometheus.ExponentialBuckets(.001, 4, 8),
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "holdfast", Subsystem: "resume", Name: "checkpoint_failures_total",
+			Help: "Checkpoints that failed and were tried again.",
+		}),
+	}
+	reg.MustRegister(m.seconds, m.failures)
+	return m
+}

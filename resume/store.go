@@ -1,0 +1,280 @@
+package resume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"holdfast/internal/journal"
+	"holdfast/internal/sqlx"
+	"holdfast/internal/wal"
+	"holdfast/stanza"
+)
+
+// Store is the journal and the checkpoints behind it.
+type Store struct {
+	// static
+	cfg     Config
+	wal     *wal.Log
+	db      *checkpoints
+	log     *slog.Logger
+	metrics *metrics
+
+	checkpoint sync.Mutex // one at a time
+
+	mu     sync.Mutex
+	ended  map[string]endedSession // by token: since the last checkpoint, and the newest before
+	order  []string                // of ended, oldest first
+	fresh  []endedSession          // not yet in the database
+	gone   []uint64                // in the database, but the journal says that they ended
+	failed time.Time               // since when checkpoints fail, zero while they do not
+}
+
+// Live is the sessions of this process, as a checkpoint needs them.
+type Live interface {
+	// Collect returns what changed since the last checkpoint. Commit or abort is called with the outcome.
+	Collect() (changed []Change, gone []uint64, commit, abort func())
+}
+
+// Flusher is another store whose effects are in the journal until it has committed them.
+type Flusher interface {
+	Checkpoint(ctx context.Context) error
+}
+
+// maxEnded bounds the sessions that are over and remembered in memory; older ones are in the database.
+const maxEnded = 10_000
+
+// Open opens the journal beside the database and works out what an earlier process left. Nothing of it is forgotten
+// before the first checkpoint.
+func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg prometheus.Registerer) (*Store, *Recovered, error) {
+	cp, err := openCheckpoints(ctx, db)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &Store{cfg: cfg, db: cp, log: log, metrics: newMetrics(reg), ended: make(map[string]endedSession)}
+	r := &recovery{sessions: make(map[uint64]*Session), log: log}
+	if err := r.load(ctx, cp); err != nil {
+		return nil, nil, err
+	}
+	stored := make([]uint64, 0, len(r.sessions))
+	for ord := range r.sessions {
+		stored = append(stored, ord)
+	}
+	s.wal, err = wal.Open(filepath.Join(db.Dir(), "journal"), cfg.Config, r.replay, wal.WithLogger(log), wal.WithMetrics(reg))
+	if err != nil {
+		return nil, nil, fmt.Errorf("resume: %w", err)
+	}
+	for _, ord := range stored {
+		if r.sessions[ord] == nil {
+			s.gone = append(s.gone, ord)
+		}
+	}
+	for _, e := range r.ended {
+		s.remember(e)
+	}
+	info := s.wal.Info()
+	if !info.SameBoot && !info.CleanShutdown {
+		// What was appended after the last Settle may be missing, and with it counts that clients were told.
+		// Their sessions can't be resumed without repeating or skipping something, so they end: the queues
+		// go to offline storage.
+		for _, sess := range r.sessions {
+			if sess.State != nil {
+				sess.State.Token = ""
+			}
+		}
+		log.Warn("the machine went down, sessions of before can't be resumed")
+	}
+	rec := r.result()
+	log.Info("journal read", "records", info.Records, "sessions", len(rec.Sessions), "unreadable", r.skipped)
+	return s, rec, nil
+}
+
+// Stanza implements session.Journal.
+func (s *Store) Stanza(r *journal.Stanza) error {
+	var buf [160]byte
+	_, err := s.wal.Append(uint8(journal.KindStanza), r.AppendHead(buf[:0]), r.Stanza.Raw())
+	return err
+}
+
+// Count implements session.Journal.
+func (s *Store) Count(k journal.Kind, session, count uint64) error {
+	var buf [16]byte
+	_, err := s.wal.Append(uint8(k), journal.AppendCount(buf[:0], session, count), nil)
+	return err
+}
+
+// Session implements session.Journal.
+func (s *Store) Session(r *journal.Session) error {
+	var buf [512]byte
+	_, err := s.wal.Append(uint8(journal.KindSession), r.Append(buf[:0]), nil)
+	return err
+}
+
+// IDs implements session.Journal.
+func (s *Store) IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error {
+	var buf [256]byte
+	_, err := s.wal.Append(uint8(k), journal.AppendIDs(buf[:0], user, ids), nil)
+	return err
+}
+
+// Settle implements session.Journal.
+func (s *Store) Settle(ctx context.Context) error {
+	_, err := s.wal.Sync(ctx)
+	return err
+}
+
+// Remember implements session.Ended.
+func (s *Store) Remember(token string, user stanza.Addr, h uint32) {
+	if s.cfg.Ended == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remember(endedSession{token, user, h, time.Now()})
+}
+
+func (s *Store) remember(e endedSession) {
+	if len(s.order) >= maxEnded {
+		delete(s.ended, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.ended[e.token] = e
+	s.order = append(s.order, e.token)
+	s.fresh = append(s.fresh, e)
+}
+
+// Recall implements session.Ended.
+func (s *Store) Recall(token string, user stanza.Addr) (uint32, bool) {
+	s.mu.Lock()
+	e, ok := s.ended[token]
+	s.mu.Unlock()
+	if ok {
+		return e.handled, e.user == user
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	owner, handled, ok := s.db.recall(ctx, token)
+	return handled, ok && owner == user.String()
+}
+
+// Run makes checkpoints until ctx ends. A checkpoint that fails is tried again; meanwhile the journal grows to its
+// cap, and then stanzas wait.
+func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
+	var tick <-chan time.Time
+	if s.cfg.Interval > 0 {
+		t := time.NewTicker(s.cfg.Interval)
+		defer t.Stop()
+		tick = t.C
+	}
+	last := int64(-1)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			if s.wal.End() == last {
+				continue // nothing happened
+			}
+		case <-s.wal.Pressure():
+		}
+		end := s.wal.End()
+		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+			err := s.Checkpoint(ctx, live, others...)
+			if err == nil {
+				last = end
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			s.log.Error("checkpoint failed, the journal keeps everything", "error", err)
+			t := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+			}
+		}
+	}
+}
+
+// Checkpoint writes what changed to the database and frees the journal up to where it began.
+func (s *Store) Checkpoint(ctx context.Context, live Live, others ...Flusher) (err error) {
+	s.checkpoint.Lock()
+	defer s.checkpoint.Unlock()
+	start := time.Now()
+	defer func() { s.outcome(err, time.Since(start)) }()
+	boundary, err := s.wal.Rotate()
+	switch {
+	case errors.Is(err, wal.ErrClosed):
+		return err
+	case err != nil:
+		// No new segment could begin. The boundary before the present one is good all the same, and freeing
+		// up to there is what makes room.
+		s.log.Warn("journal goes on in the same segment", "error", err)
+	}
+	changed, gone, commit, abort := live.Collect()
+	s.mu.Lock()
+	gone = append(gone, s.gone...)
+	ended := s.fresh
+	s.fresh = nil
+	s.mu.Unlock()
+	if err := s.db.write(ctx, changed, gone, ended, time.Now().Add(-s.cfg.Ended)); err != nil {
+		abort()
+		s.mu.Lock()
+		s.fresh = append(ended, s.fresh...)
+		s.mu.Unlock()
+		return fmt.Errorf("resume: write checkpoint: %w", err)
+	}
+	commit()
+	s.mu.Lock()
+	s.gone = nil
+	s.mu.Unlock()
+	for _, f := range others {
+		if err := f.Checkpoint(ctx); err != nil {
+			return fmt.Errorf("resume: checkpoint of another store: %w", err)
+		}
+	}
+	if err := s.db.sync(ctx); err != nil {
+		return fmt.Errorf("resume: sync database: %w", err)
+	}
+	if err := s.wal.Free(boundary); err != nil {
+		return fmt.Errorf("resume: free journal: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) outcome(err error, took time.Duration) {
+	s.metrics.seconds.Observe(took.Seconds())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		s.failed = time.Time{}
+	default:
+		s.metrics.failures.Inc()
+		if s.failed.IsZero() {
+			s.failed = time.Now()
+		}
+	}
+}
+
+// Healthy says why acknowledgements may have to wait, or nil.
+func (s *Store) Healthy() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.failed.IsZero() {
+		return fmt.Errorf("checkpoints have been failing since %s", s.failed.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Close makes the journal durable. What no checkpoint has taken is read back by the next process.
+func (s *Store) Close() error { return s.wal.Close() }

@@ -23,7 +23,7 @@ func TestCrashAfterCheckpoint(t *testing.T) {
 	dir := t.TempDir()
 	s := openSQLite(t, dir)
 	cfg := lifted()
-	cfg.Window = 1 << 40
+	cfg.Window = time.Hour
 	m := open(t, cfg, s)
 	for n := 1; n <= 5; n++ {
 		mustPut(t, m, julietAddr(), from(t, romeo, id(n), "x"))
@@ -33,12 +33,6 @@ func TestCrashAfterCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkpoint(t, m)
-	// these are the journal's
-	mustPut(t, m, julietAddr(), from(t, romeo, id(6), "x"))
-	if err := m.Remove(t.Context(), julietAddr(), id(3)); err != nil {
-		t.Fatal(err)
-	}
-
 	copied := t.TempDir()
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(filepath.Join(dir, sqlx.File+suffix))
@@ -49,6 +43,12 @@ func TestCrashAfterCheckpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// these are the journal's alone
+	mustPut(t, m, julietAddr(), from(t, romeo, id(6), "x"))
+	if err := m.Remove(t.Context(), julietAddr(), id(3)); err != nil {
+		t.Fatal(err)
+	}
+
 	after := openSQLite(t, copied)
 	m2 := open(t, lifted(), after)
 	holds(t, m2, julietAddr(), id(3), id(4), id(5))

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -116,11 +117,9 @@ func holds(t testing.TB, m *offline.Mailbox, user stanza.Addr, expect ...stanza.
 
 // each runs test on every Backend, with writes that are committed at once and with writes that wait for Checkpoint.
 func each(t *testing.T, test func(t *testing.T, cfg offline.Config, s offline.Backend)) {
-	for name, window := range map[string]string{"committed": "", "pending": "1h"} {
+	for name, window := range map[string]time.Duration{"committed": 0, "pending": time.Hour} {
 		cfg := lifted()
-		if window != "" {
-			cfg.Window = 1 << 40
-		}
+		cfg.Window = window
 		t.Run(name+"/memory", func(t *testing.T) { test(t, cfg, newMemory()) })
 		t.Run(name+"/sqlite", func(t *testing.T) { test(t, cfg, openSQLite(t, t.TempDir())) })
 	}
@@ -221,7 +220,7 @@ func TestIdempotent(t *testing.T) {
 // TestNeverWritten: what was removed before its transaction is not written at all.
 func TestNeverWritten(t *testing.T) {
 	cfg, s := lifted(), newMemory()
-	cfg.Window = 1 << 40
+	cfg.Window = time.Hour
 	m := open(t, cfg, s)
 	for n := 1; n <= 100; n++ {
 		mustPut(t, m, julietAddr(), from(t, romeo, id(n), "x"))
@@ -484,11 +483,11 @@ func TestRejected(t *testing.T) {
 // TestBackPressure: a store that does not keep up makes senders wait; nothing is dropped.
 func TestBackPressure(t *testing.T) {
 	cfg, s := lifted(), newMemory()
-	cfg.PendingBytes, cfg.Window = 2000, 1<<40
+	cfg.PendingBytes, cfg.Window = 2000, time.Hour
 	m := open(t, cfg, s)
 	n := 0
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 20e6)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		_, err := m.Put(ctx, julietAddr(), from(t, romeo, id(n+1), "x"))
 		cancel()
 		if err != nil {
@@ -519,7 +518,7 @@ func TestBackPressure(t *testing.T) {
 func TestClose(t *testing.T) {
 	s := newMemory()
 	cfg := lifted()
-	cfg.Window = 1 << 40
+	cfg.Window = time.Hour
 	m := open(t, cfg, s)
 	mustPut(t, m, julietAddr(), from(t, romeo, id(1), "x"))
 	if err := m.Close(t.Context()); err != nil {

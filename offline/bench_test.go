@@ -1,0 +1,224 @@
+package offline_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"testing"
+
+	"holdfast/offline"
+	"holdfast/stanza"
+)
+
+// benchMessage is about 400 bytes.
+func benchMessage(b testing.TB, id stanza.ID) *stanza.Stanza {
+	return from(b, romeo, id, strings.Repeat("x", 290))
+}
+
+func benchBox(b *testing.B) (*offline.Mailbox, []stanza.Addr) {
+	b.Helper()
+	cfg := offline.DefaultConfig()
+	cfg.Limit, cfg.UserLimit, cfg.UserBytes = 0, 0, 0
+	m, err := offline.New(b.Context(), cfg, openSQLite(b, b.TempDir()), slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = m.Close(context.Background()) })
+	users := make([]stanza.Addr, 100)
+	for i := range users {
+		users[i] = stanza.MustParseAddr(fmt.Sprintf("user%03d@example.com", i))
+	}
+	return m, users
+}
+
+func fill(b *testing.B, m *offline.Mailbox, n int, to func(int) stanza.Addr) {
+	b.Helper()
+	for i := range n {
+		if err := m.Force(context.Background(), to(i), benchMessage(b, stanza.NewID())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := m.Checkpoint(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkPut includes each message's share of the transactions.
+func BenchmarkPut(b *testing.B) {
+	for _, spread := range []int{1, 50, 100} {
+		b.Run(fmt.Sprintf("users=%d", spread), func(b *testing.B) {
+			m, users := benchBox(b)
+			st := *benchMessage(b, stanza.NewID())
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				st.ID = stanza.NewID()
+				if _, err := m.Put(context.Background(), users[i%spread], &st); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := m.Checkpoint(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// BenchmarkPage is one message out of a page of 100, without and with making a stanza of it.
+func BenchmarkPage(b *testing.B) {
+	for _, deliver := range []bool{false, true} {
+		b.Run(fmt.Sprintf("stanza=%v", deliver), func(b *testing.B) {
+			m, users := benchBox(b)
+			fill(b, m, 10_000, func(int) stanza.Addr { return users[0] })
+			b.ReportAllocs()
+			b.ResetTimer()
+			var after stanza.ID
+			for n := 0; n < b.N; {
+				page, more, err := m.Page(context.Background(), users[0], after, 100, 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				n += len(page)
+				after = page[len(page)-1].ID
+				if !more {
+					after = stanza.ID{}
+				}
+				for _, msg := range page {
+					if !deliver {
+						break
+					}
+					if _, err := msg.Stanza(users[0]); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkDrain is one message of a login with 100 of them: counted on first use, paged, made a stanza, removed in
+// fives, committed.
+func BenchmarkDrain(b *testing.B) {
+	m, users := benchBox(b)
+	b.ReportAllocs()
+	for n := 0; n < b.N; {
+		b.StopTimer()
+		fill(b, m, 100*len(users), func(i int) stanza.Addr { return users[i%len(users)] })
+		b.StartTimer()
+		for _, user := range users {
+			page, _, err := m.Page(context.Background(), user, stanza.ID{}, 100, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var ids []stanza.ID
+			for _, msg := range page {
+				if _, err := msg.Stanza(user); err != nil {
+					b.Fatal(err)
+				}
+				if ids = append(ids, msg.ID); len(ids) == 5 {
+					if err := m.Remove(context.Background(), user, ids...); err != nil {
+						b.Fatal(err)
+					}
+					ids = ids[:0]
+				}
+			}
+			n += len(page)
+		}
+		if err := m.Checkpoint(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRemove includes each removal's share of the transactions.
+func BenchmarkRemove(b *testing.B) {
+	m, users := benchBox(b)
+	fill(b, m, b.N, func(i int) stanza.Addr { return users[i/100%len(users)] })
+	pages := make(map[int][]stanza.ID)
+	for u := range users {
+		page, _, err := m.Page(context.Background(), users[u], stanza.ID{}, 0, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, msg := range page {
+			pages[u] = append(pages[u], msg.ID)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for u, ids := range pages {
+		for len(ids) > 0 {
+			n := min(5, len(ids))
+			if err := m.Remove(context.Background(), users[u], ids[:n]...); err != nil {
+				b.Fatal(err)
+			}
+			ids = ids[n:]
+		}
+	}
+	if err := m.Checkpoint(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkEmpty is what a login without mail costs.
+func BenchmarkEmpty(b *testing.B) {
+	m, users := benchBox(b)
+	fill(b, m, 50, func(i int) stanza.Addr { return users[i] })
+	b.ReportAllocs()
+	for b.Loop() {
+		if empty, err := m.Empty(context.Background(), users[99]); err != nil || !empty {
+			b.Fatal(empty, err)
+		}
+	}
+}
+
+// TestLargeMailbox pages through 100,000 messages in the memory of one page.
+func TestLargeMailbox(t *testing.T) {
+	if testing.Short() {
+		t.Skip("100,000 messages")
+	}
+	const messages = 100_000
+	s := openSQLite(t, t.TempDir())
+	m := open(t, lifted(), s)
+	raw := benchMessage(t, stanza.NewID())
+	for range messages {
+		st := *raw
+		st.ID = stanza.NewID()
+		if err := m.Force(t.Context(), julietAddr(), &st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkpoint(t, m)
+	heap := func() uint64 {
+		runtime.GC()
+		var ms runtime.MemStats
+		runtime.ReadMemStats(&ms)
+		return ms.HeapAlloc
+	}
+	before, most := heap(), uint64(0)
+	var after stanza.ID
+	n := 0
+	for more := true; more; {
+		page, next, err := m.Page(t.Context(), julietAddr(), after, 100, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, msg := range page {
+			if msg.ID.Compare(after) <= 0 {
+				t.Fatal("out of order")
+			}
+			after = msg.ID
+		}
+		if n += len(page); n%10_000 == 0 {
+			most = max(most, heap())
+		}
+		more = next
+	}
+	if n != messages {
+		t.Errorf("%d messages paged", n)
+	}
+	if most > before+4<<20 {
+		t.Errorf("heap grew from %d to %d bytes", before, most)
+	}
+}

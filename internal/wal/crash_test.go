@@ -2,6 +2,7 @@ package wal
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +22,7 @@ var crashConfig = Config{Segment: 16 * page, Bytes: 8 * 16 * page}
 
 // The child writes 16-byte notes to its standard output; a pipe takes each of them whole.
 const (
-	noteReplayed = 1 // up to this number is elsewhere now, see checkpoints below
+	noteReplayed = 1 // the child goes on with this number
 	noteAppended = 2
 	noteFreeing  = 3 // all records with lower numbers may be gone from here on
 )
@@ -47,16 +49,28 @@ func crashChild(dir string) {
 	}
 	note(noteReplayed, next)
 	var mu sync.Mutex // numbers are in the order of the log
+	var placed placement
+	placed.after = next
 	appendNext := func() (uint64, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		b := numbered(next, 8+int(next*7919%900))
-		if _, err := l.Append(uint8(1+next%255), b[:8], b[8:]); err != nil {
+		pos, err := l.Append(uint8(1+next%255), b[:8], b[8:])
+		if err != nil {
 			return 0, err
 		}
+		placed.add(next, pos)
 		next++
 		return next - 1, nil
 	}
+	go func() {
+		for range time.Tick(3 * time.Millisecond) {
+			if _, err := l.Sync(context.Background()); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(5)
+			}
+		}
+	}()
 	for range 3 {
 		go func() {
 			for {
@@ -70,20 +84,45 @@ func crashChild(dir string) {
 		}()
 	}
 	for range l.Pressure() {
-		mayBeBlocked := l.Stats().Segments < 5
-		if mayBeBlocked {
+		if l.Stats().Segments < 5 {
 			continue
 		}
 		boundary := l.segmentBase()
-		// What lies before the boundary was numbered before this moment; when an Append waits for room it holds mu.
-		below := l.Stats().Records
-		_ = below
-		note(noteFreeing, uint64(boundary))
+		note(noteFreeing, placed.below(boundary))
 		if err := l.Free(boundary); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(4)
 		}
 	}
+}
+
+// placement knows where this process's records are.
+type placement struct {
+	mu    sync.Mutex
+	pos   []int64
+	first uint64
+	after uint64 // the next number
+}
+
+func (p *placement) add(n uint64, pos int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.pos) == 0 {
+		p.first = n
+	}
+	p.pos = append(p.pos, pos)
+	p.after = n + 1
+}
+
+// below returns a number such that all records from it on lie behind boundary. One record may be in the log already
+// and not known here.
+func (p *placement) below(boundary int64) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i, _ := slices.BinarySearch(p.pos, boundary+1); i < len(p.pos) {
+		return p.first + uint64(i)
+	}
+	return p.after + 1
 }
 
 func TestKill(t *testing.T) {
@@ -97,6 +136,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	noted, replayed, freed := 0, 0, 0
 	var nextWant uint64 // the child must go on at least here
+	var kept uint64     // from here on nothing was freed
 	for round := range 12 {
 		cmd := exec.Command(exe)
 		cmd.Env = append(os.Environ(), crashDir+"="+dir)
@@ -131,13 +171,14 @@ func TestKill(t *testing.T) {
 				appended = append(appended, n)
 			case noteFreeing:
 				freed++
+				kept = n
 			}
 		}
 		cmd.Wait()
 		if !started {
 			t.Fatalf("round %d: the child did not start", round)
 		}
-		checkKilled(t, round, dir, appended, &nextWant, &replayed)
+		checkKilled(t, round, dir, appended, &nextWant, kept, &replayed)
 		noted += len(appended)
 	}
 	t.Logf("%d records noted, %d replayed, %d checkpoints, none missing", noted, replayed, freed)
@@ -148,7 +189,7 @@ func TestKill(t *testing.T) {
 
 // checkKilled reads what the child left. The records are numbered without a hole, so all of them up to the highest
 // that was noted must be there, from the first that was not freed.
-func checkKilled(t *testing.T, round int, dir string, appended []uint64, nextWant *uint64, replayed *int) {
+func checkKilled(t *testing.T, round int, dir string, appended []uint64, nextWant *uint64, kept uint64, replayed *int) {
 	t.Helper()
 	var numbers []uint64
 	l := &Log{dir: dir, size: crashConfig.segment(), boot: bootID(), log: discard}
@@ -169,6 +210,9 @@ func checkKilled(t *testing.T, round int, dir string, appended []uint64, nextWan
 		if numbers[i] != numbers[i-1]+1 {
 			t.Fatalf("round %d: %d follows %d", round, numbers[i], numbers[i-1])
 		}
+	}
+	if kept < *nextWant && (len(numbers) == 0 || numbers[0] > kept) {
+		t.Fatalf("round %d: records from %d on were not freed, the log begins behind", round, kept)
 	}
 	*replayed += len(numbers)
 	for _, n := range appended {

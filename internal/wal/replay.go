@@ -65,7 +65,7 @@ func (l *Log) replay(fn func(kind uint8, payload []byte) error) (found, error) {
 		if buf, err = file.read(buf); err != nil {
 			return f, err
 		}
-		var w walk
+		w := walk{end: int(file.length)} // of which nothing can be read
 		if file.known {
 			w, err = walkRecords(buf, file.header.epoch, fn)
 		}

@@ -101,8 +101,9 @@ func (l *Log) Rotate() (boundary int64, err error) {
 	}
 }
 
-// Free drops every segment that lies wholly before boundary. They are never replayed again, also when the process is
-// killed right after. The current segment stays.
+// Free drops every segment whose records all lie before boundary, which may be any log position. They are never
+// replayed again, also when the process is killed right after; after a power cut they may be. The current segment
+// stays.
 func (l *Log) Free(boundary int64) error {
 	l.freeing.Lock()
 	defer l.freeing.Unlock()
@@ -112,7 +113,7 @@ func (l *Log) Free(boundary int64) error {
 		return ErrClosed
 	}
 	n := 0
-	for n+1 < len(l.live) && l.live[n+1].base <= boundary {
+	for n+1 < len(l.live) && l.live[n].base+int64(l.live[n].end) <= boundary {
 		n++
 	}
 	old := append([]*segment(nil), l.live[:n]...)

@@ -2,7 +2,6 @@ package stanza
 
 import (
 	"bytes"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -165,7 +164,5 @@ func valueString(v []byte) string {
 	if !bytes.ContainsAny(v, "&\r\n\t") {
 		return string(v)
 	}
-	var b strings.Builder
-	b.Write(appendValue(nil, v))
-	return b.String()
+	return string(appendValue(nil, v))
 }

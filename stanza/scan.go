@@ -62,6 +62,8 @@ func (e *Element) Scan(raw []byte, lim Limits) error {
 }
 
 // fail notes the error; it returns -1, which every scanning method takes for failure.
+//
+//go:noinline
 func (s *scanner) fail(p int, cond StreamError, reason string) int {
 	s.err = &SyntaxError{Offset: p, Reason: reason, Stream: cond}
 	return -1

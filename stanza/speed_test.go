@@ -3,6 +3,7 @@ package stanza
 import (
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 func TestAllocs(t *testing.T) {
@@ -37,6 +38,16 @@ func TestAllocs(t *testing.T) {
 		if got := testing.AllocsPerRun(100, tt.f); got > tt.most {
 			t.Errorf("%s: %v allocations, at most %v wanted", tt.name, got, tt.most)
 		}
+	}
+}
+
+// TestSizes: every message in an outbox has a Stanza, every stream an Element.
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(Element{}); n > 256 {
+		t.Errorf("an Element takes %d bytes", n)
+	}
+	if n := unsafe.Sizeof(Stanza{}); n > 320 {
+		t.Errorf("a Stanza takes %d bytes, more than its size class", n)
 	}
 }
 

@@ -202,6 +202,9 @@ func (s *scanner) bind(prefix, end, value, quote int, plain bool) bool {
 // equals scans Eq and the opening quote; it returns where the value begins.
 func (s *scanner) equals(p int) int {
 	raw := s.raw
+	if p+1 < len(raw) && raw[p] == '=' && (raw[p+1] == '\'' || raw[p+1] == '"') {
+		return p + 2
+	}
 	for p < len(raw) && class[raw[p]]&white != 0 {
 		p++
 	}
@@ -285,23 +288,19 @@ func (s *scanner) ncname(p int) (end int, ok bool) {
 	if class[raw[p]]&nameStart == 0 && raw[p] < 0x80 {
 		return s.fail(p, NotWellFormed, "malformed name"), false
 	}
-	first := true
-	for p < len(raw) {
-		if c := raw[p]; c < 0x80 {
-			if class[c]&nameChar == 0 {
-				break
-			}
+	for start := p; ; {
+		for p < len(raw) && class[raw[p]]&nameChar != 0 {
 			p++
-		} else {
-			n := s.nameRune(p, first)
-			if n < 0 {
-				return -1, false
-			}
-			p += n
 		}
-		first = false
+		if p >= len(raw) || raw[p] < 0x80 {
+			return p, true
+		}
+		n := s.nameRune(p, p == start)
+		if n < 0 {
+			return -1, false
+		}
+		p += n
 	}
-	return p, true
 }
 
 // nameRune scans one character of a name that is not ASCII.

@@ -87,6 +87,35 @@ func Cores() ([]int, error) {
 	return cores, nil
 }
 
+// CoreBusy is the time that cores have spent on anything since the machine was started, what the hypervisor took
+// from them included, to 10 ms.
+func CoreBusy(cores ...int) (total time.Duration, err error) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("bench: cores: %w", err)
+	}
+	for _, core := range cores {
+		_, line, ok := bytes.Cut(raw, fmt.Appendf(nil, "\ncpu%d ", core))
+		if !ok {
+			return 0, fmt.Errorf("bench: core %d is not in /proc/stat", core)
+		}
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		const user, nice, system, irq, softirq, steal = 0, 1, 2, 5, 6, 7 // proc(5)
+		fields := bytes.Fields(line)
+		if len(fields) <= steal {
+			return 0, fmt.Errorf("bench: core %d has an odd line in /proc/stat", core)
+		}
+		for _, i := range []int{user, nice, system, irq, softirq, steal} {
+			ticks, err := strconv.ParseInt(string(fields[i]), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("bench: core %d in /proc/stat: %w", core, err)
+			}
+			total += time.Duration(ticks) * (time.Second / 100) // USER_HZ
+		}
+	}
+	return total, nil
+}
+
 func cpuOf(pids []int) (total time.Duration, err error) {
 	for _, pid := range pids {
 		t, err := CPUTime(pid)

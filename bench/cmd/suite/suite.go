@@ -30,6 +30,7 @@ type suite struct {
 
 	mu      sync.Mutex
 	servers []*process
+	ended   time.Duration // CPU time of those that were stopped
 
 	gatewayTarget, relayTarget *bench.Target
 	admin                      string
@@ -62,10 +63,56 @@ func (s *suite) run() error {
 			continue
 		}
 		fmt.Fprintf(s.progress, "%6.1fs %s\n", time.Since(s.started).Seconds(), step.name)
-		step.run()
+		s.alone(step.name, step.run)
 	}
 	fmt.Fprintf(s.progress, "%6.1fs done\n\n", time.Since(s.started).Seconds())
 	return nil
+}
+
+// alone runs a step and warns when other programs had a share of the cores meanwhile: CPU times suffer a little from
+// that, latencies a lot.
+func (s *suite) alone(name string, run func()) {
+	if s.loadCore < 0 {
+		run()
+		return
+	}
+	started := time.Now()
+	before, err := s.strangers()
+	run()
+	after, err2 := s.strangers()
+	if err := errors.Join(err, err2); err != nil {
+		s.table.note("%s: who else used the cores is not known: %v", name, err)
+		return
+	}
+	if share := (after - before).Seconds() / time.Since(started).Seconds() / 2; share > 0.03 {
+		s.table.note("WARNING: %s: other programs took %.0f %% of the two cores; do not trust its latencies", name, 100*share)
+	}
+}
+
+// strangers is the time for which the two cores have been busy with anything but this run.
+func (s *suite) strangers() (time.Duration, error) {
+	busy, err := bench.CoreBusy(s.serverCore, s.loadCore)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.ended
+	for _, pid := range append(s.pids(), os.Getpid()) {
+		cpu, err := bench.CPUTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		own += cpu
+	}
+	return busy - own, nil
+}
+
+func (s *suite) pids() (all []int) {
+	for _, p := range s.servers {
+		all = append(all, p.cmd.Process.Pid)
+	}
+	return all
 }
 
 // prepare makes the users and starts both servers.
@@ -190,6 +237,7 @@ func (s *suite) stop() {
 	defer s.mu.Unlock()
 	for _, p := range s.servers {
 		p.stop()
+		s.ended += p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	}
 	s.servers = nil
 }

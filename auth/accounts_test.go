@@ -195,7 +195,9 @@ func TestExistsAsksOnce(t *testing.T) {
 
 // Readers and writers at once: once a change has returned, nobody reads what was before.
 func TestCacheIsNeverBehindItsOwnProcess(t *testing.T) {
-	a := openAccounts(t, openSQLite(t, sqlxtest.Open(t)), func(c *Config) { c.CacheAge = time.Hour })
+	a := openAccounts(t, openSQLite(t, sqlxtest.Open(t)), func(c *Config) {
+		c.CacheAge, c.Mechanisms = time.Hour, []string{ScramSHA256}
+	})
 	f := a.hasher.families[0]
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

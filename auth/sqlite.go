@@ -126,10 +126,7 @@ func (s *SQLite) Update(ctx context.Context, a Account) error {
 		}
 		return s.putCredentials(ctx, tx, a)
 	})
-	if err != nil {
-		return fmt.Errorf("auth: update account: %w", err)
-	}
-	return nil
+	return failed("update account", err)
 }
 
 // Remove implements Store.
@@ -146,10 +143,7 @@ func (s *SQLite) Remove(ctx context.Context, user stanza.Addr) (seq int64, err e
 		seq, err = res.LastInsertId()
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("auth: remove account: %w", err)
-	}
-	return seq, nil
+	return seq, failed("remove account", err)
 }
 
 // List implements Store.
@@ -246,11 +240,16 @@ func affected(res sql.Result, err error) error {
 }
 
 func found(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, sql.ErrNoRows):
+	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
-	return fmt.Errorf("auth: load account: %w", err)
+	return failed("load account", err)
+}
+
+// failed says what failed, but for ErrNotFound, which is an answer.
+func failed(what string, err error) error {
+	if err == nil || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("auth: %s: %w", what, err)
 }

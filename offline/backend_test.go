@@ -126,6 +126,12 @@ func testApply(t *testing.T, s offline.Backend) {
 	want(t, s, juliet, 1, 3)
 	want(t, s, nurse, 1)
 	wantStored(t, s, 3)
+	run := remove(nurse, 1, 2, 4)
+	run.Run = true
+	apply(t, s, put(nurse, 2), put(nurse, 4), put(nurse, 5), run, run, put(nurse, 1))
+	want(t, s, nurse, 1, 5)
+	wantStored(t, s, 4)
+	apply(t, s, remove(nurse, 5))
 	purge := offline.Change{Op: offline.OpPurge, User: juliet}
 	apply(t, s, purge, purge)
 	want(t, s, juliet)

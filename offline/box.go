@@ -23,10 +23,11 @@ const (
 	stateCalledOff
 )
 
-// meta is what the counters need to know of a message that is taken out.
+// meta is what remove needs to know of a message.
 type meta struct {
 	sender string
 	bytes  int
+	place  int // see box.place; 0 for none
 }
 
 // seenMax bounds box.seen.
@@ -53,6 +54,12 @@ type box struct {
 	removing map[stanza.ID]int  // how many uncommitted removals there are for what the Backend has or is getting
 	purging  int                // uncommitted purges: nothing that the Backend shows counts
 	seen     map[stanza.ID]meta // messages that Page handed out, so that Remove need not ask for them
+
+	// Messages that were handed out one after the other have consecutive places: there was nothing between them, so
+	// that they can be removed as a range. A put that came between others since then makes the box ragged.
+	place  int
+	behind stanza.ID // the message that has place
+	ragged bool
 }
 
 // find returns the uncommitted put of id.
@@ -69,6 +76,8 @@ func (b *box) addPut(w *write) {
 	b.puts = slices.Insert(b.puts, i, w)
 	if w.change.ID.Compare(b.last) > 0 {
 		b.last = w.change.ID
+	} else {
+		b.ragged = true
 	}
 	b.count++
 	b.bytes += int64(len(w.change.Raw))
@@ -99,7 +108,7 @@ func (b *box) uncount(m meta) {
 		delete(b.senders, m.sender)
 	}
 	if b.count == 0 {
-		b.seen = nil
+		b.seen, b.ragged = nil, false
 	}
 }
 
@@ -116,29 +125,14 @@ func (b *box) knows(id stanza.ID) bool {
 }
 
 // remove takes ids out. found has what the Backend says of those that the box does not know. It returns those that
-// the Backend must remove.
-func (b *box) remove(ids []stanza.ID, found map[stanza.ID]meta) (gone []stanza.ID) {
+// the Backend must remove, and whether they are a run: all that the mailbox has from the first to the last.
+func (b *box) remove(ids []stanza.ID, found map[stanza.ID]meta) (gone []stanza.ID, run bool) {
+	run = !b.ragged
+	place := 0
 	for _, id := range ids {
-		if i, ok := b.find(id); ok {
-			w := b.puts[i]
-			b.dropPut(i)
-			b.uncount(meta{w.change.Sender, len(w.change.Raw)})
-			delete(b.seen, id)
-			if w.state.CompareAndSwap(stateQueued, stateCalledOff) {
-				continue // the Backend never hears of it
-			}
-		} else {
-			if b.removing[id] > 0 || b.purging > 0 {
-				continue
-			}
-			known, ok := b.seen[id]
-			if !ok {
-				if known, ok = found[id]; !ok {
-					continue
-				}
-			}
-			b.uncount(known)
-			delete(b.seen, id)
+		m, ok := b.take(id, found)
+		if !ok {
+			continue
 		}
 		if b.removing == nil {
 			b.removing = make(map[stanza.ID]int)
@@ -147,9 +141,37 @@ func (b *box) remove(ids []stanza.ID, found map[stanza.ID]meta) (gone []stanza.I
 		if gone == nil {
 			gone = make([]stanza.ID, 0, len(ids))
 		}
+		run = run && m.place > 0 && (len(gone) == 0 || m.place == place+1)
+		place = m.place
 		gone = append(gone, id)
 	}
-	return gone
+	return gone, run
+}
+
+// take takes one message out of what the box knows and reports whether the Backend has to remove it.
+func (b *box) take(id stanza.ID, found map[stanza.ID]meta) (m meta, remove bool) {
+	m, ok := b.seen[id]
+	if i, put := b.find(id); put {
+		w := b.puts[i]
+		m.sender, m.bytes = w.change.Sender, len(w.change.Raw)
+		b.dropPut(i)
+		// Else it is in flight; called off, the Backend never hears of it.
+		remove = !w.state.CompareAndSwap(stateQueued, stateCalledOff)
+	} else {
+		if b.removing[id] > 0 || b.purging > 0 {
+			return meta{}, false
+		}
+		if !ok {
+			if m, ok = found[id]; !ok {
+				return meta{}, false
+			}
+			delete(found, id) // it may be named twice
+		}
+		remove = true
+	}
+	delete(b.seen, id)
+	b.uncount(m)
+	return m, remove
 }
 
 // settle takes a committed write out of what the Backend does not have yet.
@@ -174,14 +196,19 @@ func (b *box) settle(w *write) {
 	}
 }
 
-// saw remembers what Page hands out.
-func (b *box) saw(id stanza.ID, m meta) {
+// saw remembers what Page hands out, in its order; after is the message before it.
+func (b *box) saw(id, after stanza.ID, m meta) {
+	if b.place++; after != b.behind {
+		b.place++ // a walk that begins anew
+	}
+	b.behind = id
 	if len(b.seen) >= seenMax {
 		return
 	}
 	if b.seen == nil {
 		b.seen = make(map[stanza.ID]meta)
 	}
+	m.place = b.place
 	b.seen[id] = m
 }
 

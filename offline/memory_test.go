@@ -54,6 +54,13 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw)}
 			}
 		case offline.OpRemove:
+			if c.Run { // take it at its word
+				for id := range box {
+					if id.Compare(c.IDs[0]) >= 0 && id.Compare(c.IDs[len(c.IDs)-1]) <= 0 {
+						delete(box, id)
+					}
+				}
+			}
 			for _, id := range c.IDs {
 				delete(box, id)
 			}

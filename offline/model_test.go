@@ -119,6 +119,17 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 			if err != nil {
 				rt.Fatal(err)
 			}
+			if rapid.Bool().Draw(rt, "together") {
+				all := []stanza.ID{}
+				for _, msg := range page {
+					all = append(all, msg.ID)
+					delete(boxes[u], msg.ID)
+				}
+				if err := m.Remove(ctx, u, all...); err != nil {
+					rt.Fatal(err)
+				}
+				return
+			}
 			for _, msg := range page {
 				if had, err := m.RemoveID(ctx, u, msg.ID); err != nil || !had {
 					rt.Fatalf("RemoveID of what was paged: %v, %v", had, err)

@@ -56,7 +56,7 @@ func delayedBy(st *stanza.Stanza, domain stanza.Addr) bool {
 func (m *Mailbox) Page(
 	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int,
 ) (page []Message, more bool, err error) {
-	p := pager{limit: limit, maxBytes: maxBytes}
+	p := pager{limit: limit, maxBytes: maxBytes, after: after}
 	err = m.with(ctx, user, func(b *box) error {
 		if b.count == 0 {
 			return nil
@@ -66,7 +66,7 @@ func (m *Mailbox) Page(
 			size = min(size, limit)
 		}
 		p.box, p.page = b, make([]Message, 0, min(size, 128))
-		return m.pageLocked(ctx, &p, after)
+		return m.pageLocked(ctx, &p)
 	})
 	if err != nil {
 		return nil, false, err
@@ -78,16 +78,16 @@ func (m *Mailbox) Page(
 }
 
 // pageLocked merges what the store has with what it does not have yet. The box stays locked, so that neither changes.
-func (m *Mailbox) pageLocked(ctx context.Context, p *pager, after stanza.ID) error {
+func (m *Mailbox) pageLocked(ctx context.Context, p *pager) error {
 	b := p.box
-	i, same := b.find(after)
+	i, same := b.find(p.after)
 	if same {
 		i++
 	}
 	puts := b.puts[i:]
 	if b.inStore() > 0 && b.purging == 0 {
 		defer since(m.metrics.pages, time.Now())
-		err := m.store.Scan(ctx, b.name, Range{After: after, Bodies: true}, func(r Row) bool {
+		err := m.store.Scan(ctx, b.name, Range{After: p.after, Bodies: true}, func(r Row) bool {
 			for len(puts) > 0 && puts[0].change.ID.Compare(r.ID) < 0 {
 				if !p.addPut(puts[0]) {
 					return false
@@ -116,6 +116,7 @@ func (m *Mailbox) pageLocked(ctx context.Context, p *pager, after stanza.ID) err
 type pager struct {
 	box             *box
 	limit, maxBytes int
+	after           stanza.ID // the last message, at first where the page begins
 	page            []Message
 	bytes           int
 	more            bool
@@ -132,6 +133,7 @@ func (p *pager) add(id stanza.ID, sender string, raw []byte) bool {
 	}
 	p.page = append(p.page, Message{ID: id, At: id.Time(), Raw: raw})
 	p.bytes += len(raw)
-	p.box.saw(id, meta{sender, len(raw)})
+	p.box.saw(id, p.after, meta{sender: sender, bytes: len(raw)})
+	p.after = id
 	return true
 }

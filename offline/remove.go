@@ -24,9 +24,9 @@ func (m *Mailbox) RemoveID(ctx context.Context, user stanza.Addr, id stanza.ID) 
 
 // Purge empties the mailbox of user, whose account is removed.
 func (m *Mailbox) Purge(ctx context.Context, user stanza.Addr) error {
-	return m.changeBox(ctx, user, writeOverhead, func(b *box) ([]stanza.ID, bool, error) {
+	return m.changeBox(ctx, user, writeOverhead, func(b *box) (Change, error) {
 		if b.count == 0 {
-			return nil, false, nil
+			return Change{}, nil
 		}
 		for _, w := range b.puts {
 			// One that is in flight already is hidden by b.purging, and gone when the purge is committed.
@@ -36,7 +36,7 @@ func (m *Mailbox) Purge(ctx context.Context, user stanza.Addr) error {
 		m.known.remove(b.name)
 		b.puts, b.senders, b.seen, b.count, b.bytes = nil, nil, nil, 0, 0
 		b.purging++
-		return nil, true, nil
+		return Change{Op: OpPurge, User: b.name}, nil
 	})
 }
 
@@ -45,28 +45,29 @@ func (m *Mailbox) remove(ctx context.Context, user stanza.Addr, ids []stanza.ID)
 		return 0, nil
 	}
 	size := writeOverhead + int64(len(ids)*len(stanza.ID{}))
-	err = m.changeBox(ctx, user, size, func(b *box) ([]stanza.ID, bool, error) {
+	err = m.changeBox(ctx, user, size, func(b *box) (Change, error) {
 		found, err := m.lookUpLocked(ctx, b, ids)
 		if err != nil {
-			return nil, false, err
+			return Change{}, err
 		}
 		had := b.count
-		gone := b.remove(ids, found)
+		gone, run := b.remove(ids, found)
 		removed = had - b.count
 		m.stored.Add(-int64(removed))
 		if removed > 0 && b.count == 0 {
 			m.known.remove(b.name)
 		}
-		return gone, false, nil
+		if len(gone) == 0 {
+			return Change{}, nil
+		}
+		return Change{Op: OpRemove, User: b.name, IDs: gone, Run: run}, nil
 	})
 	return removed, err
 }
 
-// changeBox runs fn with the box of user locked and loaded, or not at all when user has no mail, and queues what fn
-// says is to be written: the removal of messages, or of everything.
-func (m *Mailbox) changeBox(
-	ctx context.Context, user stanza.Addr, size int64, fn func(*box) (gone []stanza.ID, purge bool, err error),
-) error {
+// changeBox runs fn with the box of user locked and loaded, or not at all when user has no mail, and queues the
+// Change that it returns, if that has a user.
+func (m *Mailbox) changeBox(ctx context.Context, user stanza.Addr, size int64, fn func(*box) (Change, error)) error {
 	user = user.Bare()
 	if m.known.without(user.String()) {
 		return nil
@@ -76,15 +77,9 @@ func (m *Mailbox) changeBox(
 	}
 	b := m.boxes.acquire(user)
 	b.mu.Lock()
-	w, err := m.changeLocked(ctx, b, fn)
-	if w != nil {
-		w.size = size
-		if err = m.queue(w); err != nil {
-			w = nil
-		}
-	}
+	taken, err := m.changeLocked(ctx, b, size, fn)
 	b.mu.Unlock()
-	if w == nil { // else the write keeps its place and the reference
+	if !taken { // else the write keeps its place and the reference
 		m.gate.leave(size)
 		m.boxes.release(b)
 	}
@@ -92,21 +87,19 @@ func (m *Mailbox) changeBox(
 }
 
 func (m *Mailbox) changeLocked(
-	ctx context.Context, b *box, fn func(*box) ([]stanza.ID, bool, error),
-) (*write, error) {
+	ctx context.Context, b *box, size int64, fn func(*box) (Change, error),
+) (taken bool, err error) {
 	if err := m.loadLocked(ctx, b); err != nil {
-		return nil, err
+		return false, err
 	}
-	gone, purge, err := fn(b)
-	switch {
-	case err != nil:
-		return nil, err
-	case purge:
-		return &write{box: b, change: Change{Op: OpPurge, User: b.name}}, nil
-	case len(gone) > 0:
-		return &write{box: b, change: Change{Op: OpRemove, User: b.name, IDs: gone}}, nil
+	c, err := fn(b)
+	if err != nil || c.User == "" {
+		return false, err
 	}
-	return nil, nil
+	if err := m.queue(&write{change: c, box: b, size: size}); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // sparse is how many messages a mailbox may have for each one looked for, before they are looked for one by one.
@@ -130,7 +123,7 @@ func (m *Mailbox) lookUpLocked(ctx context.Context, b *box, ids []stanza.ID) (ma
 	found := make(map[stanza.ID]meta, len(unknown))
 	take := func(r Row) bool {
 		if _, ok := slices.BinarySearchFunc(unknown, r.ID, stanza.ID.Compare); ok {
-			found[r.ID] = meta{r.Sender, r.Bytes}
+			found[r.ID] = meta{sender: r.Sender, bytes: r.Bytes}
 		}
 		return true
 	}

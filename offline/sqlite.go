@@ -38,6 +38,7 @@ func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
 const (
 	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw) VALUES (?, ?, ?, ?)`
 	sqliteRemove = `DELETE FROM offline_message WHERE user = ? AND id = ?`
+	sqliteRun    = `DELETE FROM offline_message WHERE user = ? AND id BETWEEN ? AND ?`
 	sqlitePurge  = `DELETE FROM offline_message WHERE user = ?`
 	sqliteCount  = `UPDATE offline_stored SET messages = messages + ?`
 
@@ -66,6 +67,10 @@ func (s *SQLite) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error {
 		case OpPut:
 			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw)
 		case OpRemove:
+			if last := len(c.IDs) - 1; c.Run && last > 0 {
+				w.exec(sqliteRun, &w.run, -1, c.User, c.IDs[0][:], c.IDs[last][:])
+				continue
+			}
 			for k := range c.IDs {
 				w.exec(sqliteRemove, &w.remove, -1, c.User, c.IDs[k][:])
 			}
@@ -85,9 +90,9 @@ type sqliteWriter struct {
 	db  *sqlx.DB
 	tx  *sql.Tx
 
-	put, remove, purge, count *sql.Stmt
-	delta                     int64 // messages more than before
-	err                       error
+	put, remove, run, purge, count *sql.Stmt
+	delta                          int64 // messages more than before
+	err                            error
 }
 
 func (w *sqliteWriter) exec(query string, st **sql.Stmt, sign int64, args ...any) {

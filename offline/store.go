@@ -46,6 +46,7 @@ type Change struct {
 	Sender string      // OpPut
 	Raw    []byte      // OpPut
 	IDs    []stanza.ID // OpRemove
+	Run    bool        // OpRemove: user has nothing else from the first of IDs to the last
 }
 
 // Range is a part of a mailbox: After < id <= To, where a zero To is the end.

@@ -1,0 +1,257 @@
+package gatewayproc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Domain is the domain that a gateway under test serves.
+const Domain = "localhost"
+
+// Gateway is one gateway on one pair of ports and one data directory, however often its process is started.
+type Gateway struct {
+	t      testing.TB
+	env    map[string]string
+	listen string
+	admin  string
+	data   string
+	log    *journal
+
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
+}
+
+// Start builds the binary if need be and runs it on free ports with a fresh data directory. env adds settings, by
+// their full names. The process ends with the test.
+func Start(t testing.TB, env map[string]string) *Gateway {
+	t.Helper()
+	g := &Gateway{t: t, env: maps.Clone(env), listen: freeAddr(t), admin: freeAddr(t), data: t.TempDir(), log: &journal{}}
+	t.Cleanup(func() {
+		g.Kill()
+		if t.Failed() {
+			t.Logf("the end of the gateway's log:\n%s", g.log.tail(150))
+		}
+	})
+	g.Run()
+	return g
+}
+
+// freeAddr finds a free port. Ports of the kernel's range for outgoing connections are not used: one of those could
+// be taken while the gateway is down.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	for port := 20000 + os.Getpid()%5000; port < 32000; port++ {
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		if taken[port] {
+			continue
+		}
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		taken[port] = true
+		return addr
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+var taken = map[int]bool{}
+
+// Addr is the address for clients; URL the WebSocket there; AdminURL the admin listener.
+func (g *Gateway) Addr() string     { return g.listen }
+func (g *Gateway) URL() string      { return WebSocketURL(g.listen) }
+func (g *Gateway) AdminURL() string { return "http://" + g.admin }
+
+// WebSocketURL is where the gateway's clients connect when it listens on addr.
+func WebSocketURL(addr string) string { return "ws://" + addr + "/xmpp-websocket" }
+
+// DataDir is the gateway's data directory.
+func (g *Gateway) DataDir() string { return g.data }
+
+// Set changes a setting for the next Run.
+func (g *Gateway) Set(name, value string) {
+	if g.env == nil {
+		g.env = map[string]string{}
+	}
+	g.env[name] = value
+}
+
+// Run starts the process and returns when it is ready.
+func (g *Gateway) Run() {
+	g.t.Helper()
+	g.cmd = g.command("serve")
+	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
+	if err := g.cmd.Start(); err != nil {
+		g.t.Fatalf("starting the gateway: %v", err)
+	}
+	g.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait() // the state tells
+		close(exited)
+	}(g.cmd, g.exited)
+	g.awaitReady()
+}
+
+func (g *Gateway) command(args ...string) *exec.Cmd {
+	g.t.Helper()
+	bin, err := Binary()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	cmd := exec.Command(bin, args...) //nolint:gosec,noctx // the binary under test, ended by Kill and Term
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "HOLDFAST_") })
+	cmd.Env = append(cmd.Env, "HOLDFAST_LISTEN="+g.listen, "HOLDFAST_ADMIN_LISTEN="+g.admin,
+		"HOLDFAST_DATA_DIR="+g.data, "HOLDFAST_DOMAINS="+Domain)
+	for k, v := range g.env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	return cmd
+}
+
+func (g *Gateway) awaitReady() {
+	g.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		if g.Ready() {
+			return
+		}
+		select {
+		case <-g.exited:
+			g.t.Fatalf("the gateway ended while it started: %v\n%s", g.cmd.ProcessState, g.log.tail(40))
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			g.t.Fatalf("the gateway is not ready after 30 s\n%s", g.log.tail(40))
+		}
+	}
+}
+
+// Ready asks /readyz.
+func (g *Gateway) Ready() bool {
+	code, _ := g.get("/readyz")
+	return code == http.StatusOK
+}
+
+// Metrics returns the text of /metrics.
+func (g *Gateway) Metrics() string {
+	_, text := g.get("/metrics")
+	return text
+}
+
+func (g *Gateway) get(path string) (int, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.AdminURL()+path, nil)
+	if err != nil {
+		return 0, ""
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return 0, ""
+	}
+	return resp.StatusCode, string(text)
+}
+
+// Kill ends the process with SIGKILL, as a crash or the kernel would, and waits until it is gone.
+func (g *Gateway) Kill() {
+	if g.cmd == nil || g.cmd.Process == nil {
+		return
+	}
+	_ = g.cmd.Process.Kill() // fails when it has ended already
+	<-g.exited
+}
+
+// Restart kills the process and runs it again on the same ports and data.
+func (g *Gateway) Restart() {
+	g.t.Helper()
+	g.Kill()
+	g.Run()
+}
+
+// Term asks the process to go and waits for it. It returns the exit code and how long that took.
+func (g *Gateway) Term(limit time.Duration) (code int, took time.Duration) {
+	g.t.Helper()
+	start := time.Now()
+	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		g.t.Fatalf("SIGTERM: %v", err)
+	}
+	select {
+	case <-g.exited:
+	case <-time.After(limit):
+		g.t.Fatalf("the gateway has not ended %v after SIGTERM", limit)
+	}
+	return g.cmd.ProcessState.ExitCode(), time.Since(start)
+}
+
+// Alive reports whether the process runs.
+func (g *Gateway) Alive() bool {
+	select {
+	case <-g.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// ResidentMiB is the process's resident memory, from /proc; 0 where there is none.
+func (g *Gateway) ResidentMiB() int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", g.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		return 0
+	}
+	return resident * os.Getpagesize() >> 20
+}
+
+// Log returns what the process wrote since the first start.
+func (g *Gateway) Log() string { return g.log.tail(0) }
+
+// Command runs one of the gateway's sub-commands on the same settings and returns its output.
+func (g *Gateway) Command(args ...string) string {
+	g.t.Helper()
+	out, err := g.command(args...).CombinedOutput()
+	if err != nil {
+		g.t.Fatalf("gateway %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// AddUsers makes accounts with `gateway user import`; each has Password as its password.
+func (g *Gateway) AddUsers(names ...string) {
+	g.t.Helper()
+	var b strings.Builder
+	for _, n := range names {
+		fmt.Fprintf(&b, "%s,%s\n", n, Password(n))
+	}
+	file := filepath.Join(g.t.TempDir(), "users.csv")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	g.Command("user", "import", file)
+}
+
+// Password is the password of a user made by AddUsers.
+func Password(name string) string { return "secret of " + name }

@@ -47,7 +47,7 @@ func applyMask(b []byte, mask uint32) {
 		b = b[8:]
 	}
 	for i := range b {
-		b[i] ^= byte(mask >> (8 * i))
+		b[i] ^= byte(wide >> (8 * i))
 	}
 }
 

@@ -107,7 +107,9 @@ func TestFrames(t *testing.T) {
 		if diff := cmp.Diff([]byte{byte(mask), byte(mask >> 8), byte(mask >> 16), byte(mask >> 24)}, wire[at-4:at]); diff != "" {
 			t.Fatal(diff)
 		}
-		applyMask(wire[at:], mask)
+		for i := range payload {
+			wire[at+i] ^= byte(mask >> (8 * (i % 4))) // RFC 6455 §5.3, octet by octet
+		}
 		server := append(slices.Concat(wire[:at-4], wire[at:]), "next"...)
 		server[1] &= 0x7f
 		f, size, err := cutFrame(server)

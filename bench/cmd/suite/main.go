@@ -106,6 +106,8 @@ func run(args []string, out, progress io.Writer) (ok bool, err error) {
 			return false, fmt.Errorf("making a directory: %w", err)
 		}
 		defer os.RemoveAll(o.dir)
+	} else if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return false, fmt.Errorf("making a directory: %w", err)
 	}
 	s := &suite{options: o, progress: progress, started: time.Now()}
 	defer s.stop()

@@ -37,12 +37,14 @@ func newWatch(cfg Config) *watch {
 			period = min(period, d/8)
 		}
 	}
-	return &watch{
-		begin: time.Now(),
+	w := &watch{
+		begin: time.Now().Add(-1), // so that no time is 0, which stands for none
 		tick:  max(period/slots, time.Millisecond),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
+	w.nowIs.Store(1)
+	return w
 }
 
 func (w *watch) now() int64 { return w.nowIs.Load() }

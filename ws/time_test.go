@@ -81,7 +81,7 @@ func (c *rawClient) frames() <-chan frame {
 	return ch
 }
 
-func upgradeRaw(t *testing.T, conn net.Conn) *rawClient {
+func upgradeRaw(t testing.TB, conn net.Conn) *rawClient {
 	t.Helper()
 	req := "GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Protocol: xmpp\r\n"
 	for i := 0; i < len(upgradeHeaders); i += 2 {

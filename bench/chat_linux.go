@@ -2,7 +2,6 @@ package bench
 
 import (
 	"cmp"
-	"fmt"
 	"time"
 )
 
@@ -83,6 +82,7 @@ func Chat(t *Target, cfg ChatConfig) (*ChatResult, error) {
 	if err := c.run(); err != nil {
 		return nil, err
 	}
+	c.result.Counts.Add(everybody.odd)
 	for _, p := range c.pairs {
 		counts := p.ledger.Counts()
 		if cfg.Receipts {
@@ -195,13 +195,9 @@ func (p *pair) send(meant int64) {
 
 // arrived takes a message at the recipient.
 func (p *pair) arrived(stream int, f []byte) {
-	if !p.from.target.Relay && isError(f) {
-		p.chat.result.Errors++
-		return
-	}
 	got, seq, at, ok := readLetter(f)
-	if !ok || got != stream {
-		p.chat.crowd.fail(fmt.Errorf("bench: %s got %q, which is not for it", p.to.jid, f))
+	if !ok || got != stream || !p.from.target.Relay && isError(f) {
+		p.chat.crowd.stray(f)
 		return
 	}
 	if !p.ledger.Deliver(seq) {
@@ -219,13 +215,9 @@ func (p *pair) arrived(stream int, f []byte) {
 
 // returned takes what comes back to the sender: receipts, or errors.
 func (p *pair) returned(f []byte) {
-	if isError(f) {
-		p.chat.result.Errors++
-		return
-	}
 	seq, ok := readReceipt(f)
-	if !ok {
-		p.chat.crowd.fail(fmt.Errorf("bench: %s got %q, which is not for it", p.from.jid, f))
+	if !ok || isError(f) {
+		p.chat.crowd.stray(f)
 		return
 	}
 	if p.receipts.Deliver(seq) {

@@ -66,6 +66,7 @@ type crowd struct {
 	clients []*client
 	ready   int
 	err     error
+	odd     Counts // messages that nothing else accounts for
 }
 
 // gather makes clients for the target's accounts from first on; nothing is connected yet.
@@ -88,6 +89,7 @@ func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) 
 			one.account = t.Accounts[i]
 		}
 		one.onFail = c.fail
+		one.onMessage = c.stray // until the scenario expects something
 		c.clients = append(c.clients, one)
 	}
 	return c, nil
@@ -96,6 +98,18 @@ func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) 
 func (c *crowd) fail(err error) {
 	if c.err == nil {
 		c.err = err
+	}
+}
+
+// stray counts a message that was not expected.
+func (c *crowd) stray(f []byte) {
+	if isError(f) {
+		c.odd.Errors++
+	} else {
+		c.odd.Unknown++
+	}
+	if c.odd.Odd == "" {
+		c.odd.Odd = string(f)
 	}
 }
 

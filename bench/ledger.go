@@ -1,5 +1,7 @@
 package bench
 
+import "cmp"
+
 // Counts say what became of the messages of a scenario.
 type Counts struct {
 	Sent       int // handed to the sender's connection
@@ -7,9 +9,11 @@ type Counts struct {
 	Lost       int // sent and not delivered by the end of the scenario's patience
 	Repeated   int // deliveries of a message that had been delivered before
 	OutOfOrder int // deliveries after a later message of the same stream
-	Unknown    int // deliveries of a message that was never sent
+	Unknown    int // deliveries of a message that this scenario did not send, or not to this user
 	Errors     int // error stanzas that came instead
 	Unacked    int // stanzas that an XEP-0198 acknowledgement never covered
+
+	Odd string // the first unknown or error message, as an example
 }
 
 // Clean reports whether every message came exactly once, in order, and was acknowledged where that was asked for.
@@ -27,6 +31,7 @@ func (c *Counts) Add(o Counts) {
 	c.Unknown += o.Unknown
 	c.Errors += o.Errors
 	c.Unacked += o.Unacked
+	c.Odd = cmp.Or(c.Odd, o.Odd)
 }
 
 // Ledger keeps the messages of one stream, from one sender to one recipient, which are numbered from 0.

@@ -19,6 +19,7 @@ type LoginConfig struct {
 type LoginResult struct {
 	Effort
 	Logins int
+	Odd    Counts        // messages that came without having been sent
 	Took   time.Duration // from the first to the last, without the time to settle
 }
 
@@ -52,5 +53,6 @@ func Login(t *Target, cfg LoginConfig) (*LoginResult, error) {
 		return nil, err
 	}
 	everybody.logout()
+	r.Odd = everybody.odd
 	return r, l.settle(t.PIDs, 2*time.Second)
 }

@@ -71,6 +71,7 @@ func (o *mailbags) store() error {
 	if err := senders.login(32); err != nil {
 		return err
 	}
+	defer func() { o.result.Counts.Add(senders.odd) }()
 	defer senders.logout()
 	senders.acknowledged(5 * time.Second)
 	if err := o.loop.settle(o.target.PIDs, 2*time.Second); err != nil {
@@ -90,11 +91,6 @@ func (o *mailbags) store() error {
 			}
 		}
 		sender.onAck = more
-		sender.onMessage = func(f []byte) {
-			if isError(f) {
-				o.result.Errors++
-			}
-		}
 		more()
 	}
 	sent := func() bool {
@@ -122,6 +118,7 @@ func (o *mailbags) drain() error {
 	if err != nil {
 		return err
 	}
+	defer func() { o.result.Counts.Add(recipients.odd) }()
 	defer recipients.logout()
 	m, err := o.target.meter()
 	if err != nil {
@@ -131,7 +128,7 @@ func (o *mailbags) drain() error {
 	for i, one := range recipients.clients {
 		got := 0
 		one.onMessage = func(f []byte) {
-			if !o.deliver(i, f) {
+			if !o.deliver(recipients, i, f) {
 				return
 			}
 			if got++; got == o.cfg.Messages {
@@ -159,11 +156,12 @@ func (o *mailbags) again() error {
 	if err != nil {
 		return err
 	}
+	defer func() { o.result.Counts.Add(recipients.odd) }()
 	defer recipients.logout()
 	for i, one := range recipients.clients {
 		one.onMessage = func(f []byte) {
 			o.result.LeftOver++
-			o.deliver(i, f)
+			o.deliver(recipients, i, f)
 		}
 		one.say(framePresence)
 	}
@@ -181,15 +179,11 @@ func (o *mailbags) recipients(how profile) (*crowd, error) {
 	return recipients, o.loop.settle(o.target.PIDs, 2*time.Second)
 }
 
-func (o *mailbags) deliver(i int, f []byte) (first bool) {
+func (o *mailbags) deliver(recipients *crowd, i int, f []byte) (first bool) {
 	stream, seq, _, ok := readLetter(f)
-	switch {
-	case isError(f):
-		o.result.Errors++
-	case !ok || stream != i:
-		o.result.Unknown++
-	default:
-		return o.ledgers[i].Deliver(seq)
+	if !ok || stream != i || isError(f) {
+		recipients.stray(f)
+		return false
 	}
-	return false
+	return o.ledgers[i].Deliver(seq)
 }

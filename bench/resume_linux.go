@@ -66,6 +66,8 @@ func Resume(t *Target, cfg ResumeConfig) (*ResumeResult, error) {
 	if err := s.comeBack(); err != nil {
 		return nil, err
 	}
+	s.result.Counts.Add(senders.odd)
+	s.result.Counts.Add(away.odd)
 	for i := range s.ledgers {
 		s.result.Counts.Add(s.ledgers[i].Counts())
 	}
@@ -93,13 +95,6 @@ func (s *storm) cutAndQueue() error {
 		return err
 	}
 	s.ledgers = make([]Ledger, len(s.away.clients))
-	for _, sender := range s.senders.clients {
-		sender.onMessage = func(f []byte) {
-			if isError(f) {
-				s.result.Errors++
-			}
-		}
-	}
 	for range s.cfg.Queued {
 		for i, one := range s.away.clients {
 			sender := s.senders.clients[i%len(s.senders.clients)]
@@ -162,10 +157,8 @@ func (s *storm) expect(i int, one *client, then func()) {
 	one.onMessage = func(f []byte) {
 		stream, seq, _, ok := readLetter(f)
 		switch {
-		case isError(f):
-			s.result.Errors++
-		case !ok || stream != i:
-			s.result.Unknown++
+		case !ok || stream != i || isError(f):
+			s.away.stray(f)
 		case s.ledgers[i].Deliver(seq):
 			got++
 			check()

@@ -61,6 +61,8 @@ func (s *suite) login() {
 		if _, err := bench.Login(s.gatewayTarget, cfg); plain.fail(err) { // seen for the first time
 			return
 		}
+		s.table.counts.Add(gateway.Odd)
+		s.table.counts.Add(again.Odd)
 		seen, err := bench.Login(s.gatewayTarget, cfg)
 		if plain.fail(err) {
 			return

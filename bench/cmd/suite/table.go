@@ -110,6 +110,9 @@ func (t *table) print(out io.Writer) bool {
 	w.Flush()
 	fmt.Fprintf(out, "\ngateway: %d messages sent, %d delivered, %d never sent, %d answered with errors, %d stanzas unacknowledged\n",
 		c.Sent, c.Delivered, c.Unknown, c.Errors, c.Unacked)
+	if c.Odd != "" {
+		fmt.Fprintf(out, "the first message that was not expected: %s\n", c.Odd)
+	}
 	for _, r := range t.rows {
 		if r.err != nil {
 			fmt.Fprintf(out, "%s: %v\n", r.work, r.err)

@@ -97,7 +97,7 @@ func (s *Session) ackLocked(place uint64, dst []entry) []entry {
 // ack takes the client's word for everything up to place.
 func (s *Session) ack(place uint64) error {
 	s.mu.Lock()
-	if place <= s.out.acked || s.ended {
+	if place <= s.out.acked || s.ended && !s.leaving {
 		s.mu.Unlock()
 		return nil
 	}

@@ -181,6 +181,15 @@ func (st *stream) PeerClosed() {
 	}
 	st.over = true
 	if s := st.session.Load(); s != nil {
+		s.mu.Lock()
+		sent, managed := s.out.sent, s.managed
+		s.mu.Unlock()
+		if !managed {
+			// The transport accepted it and the client closes properly (contract 4).
+			if err := s.ack(sent); err != nil {
+				st.log.Error("acknowledgement not recorded", "error", err)
+			}
+		}
 		st.sv.leave(s, st)
 	}
 	st.finish(Closed)
@@ -354,8 +363,10 @@ func (st *stream) Proved(mark uint64) {
 	}
 	s.mu.Lock()
 	s.probing = false
-	if s.managed {
-		// The client's own counting rules, but what came before it cannot be counted.
+	if s.managed && !s.leaving {
+		// The client's own counting rules, but what came before it cannot be counted. One that closed its
+		// stream counts no more: that it took everything up to the closing of the transport is all the proof
+		// there will be.
 		mark = min(mark, s.base)
 	}
 	attached := s.stream == st

@@ -38,6 +38,7 @@ type Config struct {
 	ReadyDelay   time.Duration `env:"READY_DELAY" desc:"how long /readyz says no before the clients are sent away at the end, for balancers to notice; 0 does not wait"`
 	LogLevel     slog.Level    `env:"LOG_LEVEL" desc:"debug, info, warn or error"`
 	LogFormat    string        `env:"LOG_FORMAT" desc:"text or json"`
+	Profile      bool          `env:"PROFILE" desc:"true serves /debug/pprof on the admin address"`
 
 	Proxy       proxy.Config
 	WS          ws.Config

@@ -219,7 +219,7 @@ func latency(out io.Writer, h *bench.Histogram) {
 }
 
 func counts(out io.Writer, c bench.Counts) error {
-	fmt.Fprintf(out, "counts     %d sent, %d delivered, %d lost, %d repeated, %d out of order, %d never sent, %d errors, %d unacknowledged\n",
+	fmt.Fprintf(out, "counts     %d sent, %d delivered, %d lost, %d repeated, %d out of order, %d unexpected, %d errors, %d unacknowledged\n",
 		c.Sent, c.Delivered, c.Lost, c.Repeated, c.OutOfOrder, c.Unknown, c.Errors, c.Unacked)
 	if c.Odd != "" {
 		fmt.Fprintf(out, "           the first message that was not expected: %s\n", c.Odd)

@@ -123,9 +123,10 @@ func TestVerdicts(t *testing.T) {
 			r.server = []float64{1}
 			r.fail(errors.New("why"))
 		}, clean, "NOT MEASURED", false},
-		{"lost", func(*table) {}, bench.Counts{Sent: 2, Delivered: 1, Lost: 1}, "1, 0, 0 0 FAIL", false},
-		{"unacknowledged", func(*table) {}, bench.Counts{Sent: 1, Delivered: 1, Unacked: 1}, "0, 0, 0 0 FAIL", false},
-		{"nothing sent", func(*table) {}, bench.Counts{}, "0, 0, 0 0 FAIL", false},
+		{"lost", func(*table) {}, bench.Counts{Sent: 2, Delivered: 1, Lost: 1}, "1, 0, 0, 0 0 FAIL", false},
+		{"left over from before", func(*table) {}, bench.Counts{Sent: 1, Delivered: 1, Unknown: 1, Odd: "<m/>"}, "0, 0, 0, 1 0 FAIL", false},
+		{"unacknowledged", func(*table) {}, bench.Counts{Sent: 1, Delivered: 1, Unacked: 1}, "0, 0, 0, 0 0 FAIL", false},
+		{"nothing sent", func(*table) {}, bench.Counts{}, "0, 0, 0, 0 0 FAIL", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			tab := table{counts: test.counts}

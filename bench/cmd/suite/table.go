@@ -106,10 +106,11 @@ func (t *table) print(out io.Writer) bool {
 	if !c.Clean() || c.Sent == 0 {
 		ok, verdict = false, "FAIL"
 	}
-	fmt.Fprintf(w, "messages lost, repeated, out of order\t\t%d, %d, %d\t\t\t0\t%s\n", c.Lost, c.Repeated, c.OutOfOrder, verdict)
+	fmt.Fprintf(w, "messages lost, repeated, out of order, unexpected\t\t%d, %d, %d, %d\t\t\t0\t%s\n",
+		c.Lost, c.Repeated, c.OutOfOrder, c.Unknown, verdict)
 	w.Flush()
-	fmt.Fprintf(out, "\ngateway: %d messages sent, %d delivered, %d never sent, %d answered with errors, %d stanzas unacknowledged\n",
-		c.Sent, c.Delivered, c.Unknown, c.Errors, c.Unacked)
+	fmt.Fprintf(out, "\ngateway: %d messages sent, %d delivered, %d answered with errors, %d stanzas unacknowledged\n",
+		c.Sent, c.Delivered, c.Errors, c.Unacked)
 	if c.Odd != "" {
 		fmt.Fprintf(out, "the first message that was not expected: %s\n", c.Odd)
 	}

@@ -20,6 +20,7 @@ type Accounts struct {
 	hasher   *hasher
 	secret   []byte // of the Store: makes the credentials of unknown users
 	cacheAge time.Duration
+	opened   time.Time
 	log      *slog.Logger
 
 	creds *lru[credKey, record]
@@ -30,7 +31,7 @@ type Accounts struct {
 	// epoch is increased before anything is taken out of a cache. What was read in one epoch is not put into a
 	// cache in another: it may be what was just taken out.
 	epoch  atomic.Uint64
-	looked atomic.Int64 // when the log of changes was looked into, in nanoseconds since base
+	looked atomic.Int64 // when the log of changes was looked into, in nanoseconds since opened
 
 	lookMu sync.Mutex
 	seen   int64 // Seq of the last change seen; guarded by lookMu
@@ -53,16 +54,13 @@ type record struct {
 
 func (r record) known() bool { return r.version != 0 }
 
-// base is what looked counts from: monotonic, unlike the clock.
-var base = time.Now()
-
 // OpenAccounts makes Accounts of a Store.
 func OpenAccounts(ctx context.Context, cfg Config, store Store, log *slog.Logger) (*Accounts, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
 	a := &Accounts{
-		store: store, hasher: newHasher(cfg), cacheAge: cfg.CacheAge, log: log,
+		store: store, hasher: newHasher(cfg), cacheAge: cfg.CacheAge, opened: time.Now(), log: log,
 		creds: newLRU[credKey, record](cfg.Cache),
 		known: newLRU[stanza.Addr, bool](cfg.Cache),
 	}
@@ -74,7 +72,6 @@ func OpenAccounts(ctx context.Context, cfg Config, store Store, log *slog.Logger
 	if a.seen, err = store.Last(ctx); err != nil {
 		return nil, err
 	}
-	a.looked.Store(int64(time.Since(base)))
 	return a, nil
 }
 
@@ -157,7 +154,7 @@ func (a *Accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	a.known.change(user, func(v *bool) { *v = err == nil })
+	a.known.put(user, err == nil)
 	if a.epoch.Load() != epoch {
 		a.known.remove(user)
 	}

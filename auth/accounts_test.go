@@ -232,6 +232,67 @@ func TestCacheIsNeverBehindItsOwnProcess(t *testing.T) {
 	wg.Wait()
 }
 
+// What was read before a change is not cached after it.
+func TestChangeWhileItIsRead(t *testing.T) {
+	store := newMemStore()
+	a := openAccounts(t, store, func(c *Config) { c.CacheAge = time.Hour })
+	f := a.hasher.forPlain()
+	change := func(f func() error) {
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		store.read = func() {
+			if err := f(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	change(func() error { return a.Create(t.Context(), alice, "one") })
+	if exists(t, a, alice) || !exists(t, a, alice) {
+		t.Error("Exists: want what was read, then what is")
+	}
+	old, err := a.load(t.Context(), alice, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.forget(alice)
+	// SetPassword loads too: it is the second to read.
+	change(func() error { return a.SetPassword(t.Context(), alice, "two") })
+	if r, err := a.load(t.Context(), alice, f); r.version != old.version || err != nil {
+		t.Errorf("version %d, want %d; %v", r.version, old.version, err)
+	}
+	if r, err := a.load(t.Context(), alice, f); r.version == old.version || err != nil {
+		t.Errorf("the old credentials are still used; %v", err)
+	}
+}
+
+func TestWatchWorksOffMoreThanAPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		const users = 250
+		for i := range users {
+			u := stanza.MustParseAddr(fmt.Sprintf("u%d@localhost", i))
+			if _, err := store.Create(t.Context(), []Account{{Addr: u}}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Remove(t.Context(), u); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := openAccounts(t, store)
+		removed := make(map[stanza.Addr]bool)
+		a.OnRemoved("roster", func(_ context.Context, user stanza.Addr) error {
+			removed[user] = true
+			return nil
+		})
+		stop := watch(t, a)
+		synctest.Wait()
+		stop()
+		if len(removed) != users {
+			t.Errorf("%d of %d worked off at once", len(removed), users)
+		}
+	})
+}
+
 func TestImport(t *testing.T) {
 	s := newService(t, openSQLite(t, sqlxtest.Open(t)))
 	if err := s.Accounts().Create(t.Context(), bob, "before"); err != nil {

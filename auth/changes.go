@@ -19,12 +19,12 @@ const (
 
 // look brings the caches up to date with other processes unless that was done within cacheAge.
 func (a *Accounts) look(ctx context.Context) error {
-	if a.cacheAge > 0 && time.Since(base)-time.Duration(a.looked.Load()) < a.cacheAge {
+	if a.cacheAge > 0 && time.Since(a.opened)-time.Duration(a.looked.Load()) < a.cacheAge {
 		return nil
 	}
 	a.lookMu.Lock()
 	defer a.lookMu.Unlock()
-	now := time.Since(base)
+	now := time.Since(a.opened)
 	age := now - time.Duration(a.looked.Load())
 	if a.cacheAge > 0 && age < a.cacheAge {
 		return nil // another goroutine was first

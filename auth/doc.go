@@ -25,6 +25,7 @@
 //   - A verified PLAIN password is remembered only as HMAC-SHA256 under a key that lives in this process, and counts
 //     only for the version of the account's credentials it was verified against.
 //   - Every table that a client can fill has a bound.
+//   - Guesses are limited by address and by user here; by stream in the room that owns streams (RFC 6120 §6.4.5).
 //
 // # Other processes
 //

@@ -17,7 +17,8 @@ type memStore struct {
 	log      []memChange
 	seq      int64
 	loads    int
-	fail     error // when set, every method fails with it
+	fail     error  // when set, every method fails with it
+	read     func() // when set, called once by Load, between reading and returning
 }
 
 type memChange struct {
@@ -47,6 +48,18 @@ func (s *memStore) changedLocked(user stanza.Addr, pending bool) int64 {
 }
 
 func (s *memStore) Load(_ context.Context, user stanza.Addr, mechanisms ...string) (Account, error) {
+	a, err := s.load(user, mechanisms)
+	s.mu.Lock()
+	f := s.read
+	s.read = nil
+	s.mu.Unlock()
+	if f != nil {
+		f()
+	}
+	return a, err
+}
+
+func (s *memStore) load(user stanza.Addr, mechanisms []string) (Account, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loads++

@@ -197,6 +197,15 @@ func TestBatcherWindow(t *testing.T) {
 		if err := b.Flush(t.Context()); err != nil || time.Since(start) != 0 {
 			t.Errorf("Flush took %v: %v", time.Since(start), err)
 		}
+		// Nor do those that come after, when one transaction does not take all.
+		m := sqlx.NewBatcher(&fakeTx{}, sqlx.Batch[int]{Max: 2, Window: 50 * time.Millisecond, Apply: (&record{}).apply})
+		for i := range 9 {
+			_ = m.Add(t.Context(), i)
+		}
+		if err := m.Flush(t.Context()); err != nil || time.Since(start) != 0 {
+			t.Errorf("Flush of more than Max took %v: %v", time.Since(start), err)
+		}
+		_ = m.Close(t.Context())
 		// Nor does Close.
 		_ = b.Add(t.Context(), 10)
 		if err := b.Close(t.Context()); err != nil || time.Since(start) != 0 {

@@ -83,17 +83,34 @@ func TestTornTailAtEveryByte(t *testing.T) {
 // The order in which putRecord stores is payload, length and kind, then the first eight bytes; killed before those,
 // the place still holds what a recycled file held there.
 func TestKilledBeforeTheLastStore(t *testing.T) {
-	old, fresh := newEpoch(0x1111111122222222), newEpoch(0x3333333344444444)
-	data := make([]byte, page)
-	off := segmentHeader
-	for range 10 {
-		putRecord(data, off, old, 9, nil, []byte("the same payload in both lives of the file"))
-		off += recordSize(42)
-	}
-	putRecord(data, segmentHeader, fresh, 9, nil, []byte("the same payload in both lives of the file"))
-	w, err := walkRecords(data, fresh, nil)
-	if err != nil || w.records != 1 || w.gaps != 0 {
-		t.Errorf("%+v %v", w, err)
+	fresh := newEpoch(0x3333333344444444)
+	for name, old := range map[string]uint64{
+		"another epoch":      newEpoch(0x1111111122222222),
+		"its low half alike": fresh ^ 1<<50,
+		"its high half":      fresh ^ 1<<10,
+	} {
+		data := make([]byte, page)
+		off := segmentHeader
+		payload := []byte("the same payload in both lives of the file")
+		for range 10 {
+			putRecord(data, off, old, 9, nil, payload)
+			off += recordSize(len(payload))
+		}
+		putRecord(data, segmentHeader, fresh, 9, nil, payload)
+		w, err := walkRecords(data, fresh, nil)
+		if err != nil || w.records != 1 || w.gaps != 0 {
+			t.Errorf("%s: %+v %v", name, w, err)
+		}
+		// The tag alone must tell, before any checksum is computed.
+		if name == "its high half" && order.Uint32(data[segmentHeader+recordSize(len(payload))+4:]) == tagAt(fresh, segmentHeader+recordSize(len(payload))) {
+			t.Error("the tag does not depend on the epoch")
+		}
+		// A record of this epoch is only good where it was written.
+		moved := recordSize(len(payload)) * 3
+		copy(data[segmentHeader+moved:], data[segmentHeader:segmentHeader+recordSize(len(payload))])
+		if _, _, ok := recordAt(data, segmentHeader+moved, fresh); ok {
+			t.Errorf("%s: a moved record is taken", name)
+		}
 	}
 }
 
@@ -269,6 +286,8 @@ func FuzzDamage(f *testing.F) {
 	dir, want := image(f)
 	paths := segmentPaths(f, dir)
 	f.Add(uint16(0), uint32(200), []byte{1, 2, 3})
+	f.Add(uint16(0), uint32(64), []byte{})
+	f.Add(uint16(0), uint32(0), make([]byte, segmentHeader))
 	f.Add(uint16(1), uint32(64), bytes.Repeat([]byte{0}, 64))
 	f.Fuzz(func(t *testing.T, segment uint16, at uint32, b []byte) {
 		path := paths[int(segment)%len(paths)]
@@ -287,7 +306,8 @@ func FuzzDamage(f *testing.F) {
 		if !subsequence(got, want) {
 			t.Fatal("a wrong record")
 		}
-		if len(got) < len(want)-1 && info.Damage == nil && path != paths[len(paths)-1] {
+		freed := path == paths[0] && len(changed) >= segmentHeader && allZero(changed[preparedSize:segmentHeader])
+		if len(got) < len(want)-1 && info.Damage == nil && path != paths[len(paths)-1] && !freed {
 			t.Fatalf("%d of %d records without a word", len(got), len(want))
 		}
 	})

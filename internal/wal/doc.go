@@ -48,7 +48,8 @@
 //
 // When the files reach Config.Bytes, Append waits until [Log.Free] gives segments back. Whoever calls Free must
 // therefore never wait for an Append of its own; [Log.Rotate] does not wait for room. Freed files are used again,
-// their pages still in memory and mapped.
+// their pages still in memory and mapped. So what the journal adds to the process's resident memory is its live
+// segments and up to two more, from the start: it does not grow with the records.
 //
 // # Goroutines
 //

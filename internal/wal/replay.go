@@ -46,6 +46,7 @@ type segmentFile struct {
 	header  prepared // zero if !known
 	known   bool     // the first half of the header checks and says the same base
 	unused  bool     // not part of the log
+	blank   bool     // there is no header
 	act     activation
 	active  bool // the second half checks
 	readErr error
@@ -140,7 +141,7 @@ func (l *Log) readDir(f *found) ([]*segmentFile, error) {
 		return nil, err
 	}
 	var files []*segmentFile
-	var first int64
+	var first, last int64
 	for _, entry := range entries {
 		base, ok := parseName(entry.Name())
 		if !ok {
@@ -152,15 +153,17 @@ func (l *Log) readDir(f *found) ([]*segmentFile, error) {
 		}
 		f.nextBase = max(f.nextBase, base+max(file.length, file.header.size))
 		if file.active && !file.unused {
-			first = max(first, file.act.first)
+			first, last = max(first, file.act.first), max(last, file.base)
 		}
 		files = append(files, file)
 	}
 	slices.SortFunc(files, func(a, b *segmentFile) int { return cmp.Compare(a.base, b.base) })
 	live := files[:0]
 	for _, file := range files {
-		// Below first: freed before the newest segment began, though a power cut undid it.
-		if !file.unused && file.base >= first {
+		// Behind last without a header: prepared, but the power went before that was on the disk. Below first: freed
+		// before the newest segment began, though a power cut undid it.
+		unused := file.unused || file.blank && file.base > last
+		if !unused && file.base >= first {
 			f.bytes += file.length
 			live = append(live, file)
 			continue
@@ -190,18 +193,14 @@ func readHeader(path string, base int64) (*segmentFile, error) {
 	}
 	file := &segmentFile{path: path, base: base, length: st.Size()}
 	header := make([]byte, segmentHeader)
-	switch _, err := io.ReadFull(f, header); {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		file.unused = true // a power cut while it was made
-		return file, nil
-	case err != nil:
+	if _, err := io.ReadFull(f, header); err != nil {
 		file.readErr = err
 		return file, nil
 	}
 	p, ok := decodePrepared(header)
 	switch {
 	case !ok:
-		file.unused = allZero(header) // likewise
+		file.blank = allZero(header)
 	case p.base != base:
 		file.unused = true // a power cut while it was used again
 	case allZero(header[preparedSize:]):

@@ -360,8 +360,12 @@ func TestFreeWhileFlushing(t *testing.T) {
 	var once atomic.Bool
 	d := disk{preallocate: preallocate, sync: (*os.File).Sync, flush: func(f *os.File, data []byte) error {
 		if once.CompareAndSwap(false, true) {
+			p, _ := decodePrepared(data)
 			close(started)
 			<-goOn
+			if now, ok := decodePrepared(data); !ok || now != p {
+				t.Error("the file was used again under the flush")
+			}
 		}
 		return flushRange(f, data)
 	}}

@@ -73,7 +73,7 @@ func (l *Log) syncs() {
 // span is what of a segment is to be flushed.
 type span struct {
 	*segment
-	to int
+	from, to int
 }
 
 // flush puts everything appended so far on stable storage. It runs in syncs, and in Close after that.
@@ -115,7 +115,7 @@ func (l *Log) pin() (spans []span, end int64, err error) {
 		}
 		if s.synced < to {
 			s.pinned = true
-			spans = append(spans, span{s, to})
+			spans = append(spans, span{s, s.synced, to})
 		}
 	}
 	return spans, l.base + int64(l.off), nil
@@ -146,7 +146,7 @@ func (l *Log) flushSpan(s span) error {
 	if err := l.makeNamed(s.segment); err != nil {
 		return err
 	}
-	return s.flush(l.disk, s.segment.synced, s.to)
+	return s.flush(l.disk, s.from, s.to)
 }
 
 // flushOld flushes what an earlier process left in the page cache.

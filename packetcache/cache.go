@@ -72,7 +72,7 @@ type Cache struct {
 const maxFree = 4096
 
 // overhead is what an entry costs besides its stanza and id: the entry and its places in two maps, roughly.
-const overhead = 512
+const overhead = 352
 
 // New makes a Cache and loads what the store's last Checkpoint held. Nothing happens to it until Run.
 func New(cfg Config, store Store, log *slog.Logger, reg prometheus.Registerer, act Actions) (*Cache, error) {

@@ -71,7 +71,7 @@ type Cache struct {
 // maxFree bounds the entries kept for reuse.
 const maxFree = 4096
 
-// overhead is what an entry costs besides its stanza and id: the entry and its places in two maps, roughly.
+// overhead is what an entry costs besides its stanza and id: the entry and its places in two tables, roughly.
 const overhead = 352
 
 // New makes a Cache and loads what the store's last Checkpoint held. Nothing happens to it until Run.

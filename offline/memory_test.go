@@ -16,39 +16,68 @@ import (
 type memory struct {
 	mu    sync.Mutex
 	boxes map[string]map[stanza.ID]offline.Row
-	// fail, when set, is asked before and after each transaction is applied; an error rolls it back.
+	// fail, when set, is asked after each batch is applied; an error rolls it back.
 	fail func(batch []offline.Change) error
 	// scans counts calls of Totals and Scan.
 	scans int
 	// puts counts the messages of all OpPut ever applied.
 	puts int
+
+	staged map[string]map[stanza.ID]offline.Row // of the transaction that runs; owned by it
+	held   chan struct{}                        // when set, transactions commit only when it is closed
 }
 
 func newMemory() *memory { return &memory{boxes: make(map[string]map[stanza.ID]offline.Row)} }
 
-func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
+// hold keeps transactions from being committed, with their writes in flight, until letGo.
+func (s *memory) hold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := make(map[string]map[stanza.ID]offline.Row, len(s.boxes))
-	for user, box := range s.boxes {
-		old[user] = maps.Clone(box)
+	if s.held == nil {
+		s.held = make(chan struct{})
 	}
+}
+
+func (s *memory) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held != nil {
+		close(s.held)
+		s.held = nil
+	}
+}
+
+func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
+	s.mu.Lock()
+	s.staged = make(map[string]map[stanza.ID]offline.Row, len(s.boxes))
+	for user, box := range s.boxes {
+		s.staged[user] = maps.Clone(box)
+	}
+	s.mu.Unlock()
 	if err := fn(nil); err != nil {
-		s.boxes = old
 		return err
 	}
+	s.mu.Lock()
+	held := s.held
+	s.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.boxes = s.staged
 	return nil
 }
 
 func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) error {
 	for _, c := range batch {
-		box := s.boxes[c.User]
+		box := s.staged[c.User]
 		switch c.Op {
 		case offline.OpPut:
 			s.puts++
 			if box == nil {
 				box = make(map[stanza.ID]offline.Row)
-				s.boxes[c.User] = box
+				s.staged[c.User] = box
 			}
 			if _, ok := box[c.ID]; !ok {
 				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw)}
@@ -65,7 +94,7 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 				delete(box, id)
 			}
 		case offline.OpPurge:
-			delete(s.boxes, c.User)
+			delete(s.staged, c.User)
 		}
 	}
 	if s.fail != nil {

@@ -41,7 +41,7 @@ func Start(t testing.TB, env map[string]string) *Gateway {
 	t.Cleanup(func() {
 		g.Kill()
 		if t.Failed() {
-			t.Logf("the end of the gateway's log:\n%s", g.log.tail(150))
+			t.Logf("the end of the gateway's log:\n%s", g.log.tail(60))
 		}
 	})
 	g.Run()

@@ -2,7 +2,9 @@ package xmppclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -148,8 +150,9 @@ func (c *Client) fault(format string, args ...any) {
 }
 
 func (c *Client) faultLocked(format string, args ...any) {
-	if len(c.faults) < 100 {
-		c.faults = append(c.faults, fmt.Sprintf(format, args...))
+	// What is said again at every try is kept once.
+	if s := fmt.Sprintf(format, args...); len(c.faults) < 100 && !slices.Contains(c.faults, s) {
+		c.faults = append(c.faults, s)
 	}
 }
 
@@ -163,9 +166,13 @@ func (c *Client) Run(ctx context.Context) {
 		c.stats.Ended[how(err)]++
 		c.changedLocked()
 		c.mu.Unlock()
+		wait := c.cfg.Backoff
+		if errors.Is(err, errProtocol) {
+			wait = time.Second // it will hardly be better at once
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(c.cfg.Backoff):
+		case <-time.After(wait):
 		}
 	}
 }

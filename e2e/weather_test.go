@@ -1,0 +1,80 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"holdfast/internal/testkit/cutproxy"
+	"holdfast/internal/testkit/gatewayproc"
+)
+
+// weather carries out a plan of events over some clients' proxies, and feeds the clients messages meanwhile.
+type weather struct {
+	t       *testing.T
+	g       *gatewayproc.Gateway
+	proxies []*cutproxy.Proxy
+	hit     [cutproxy.Kill + 1]int // events that found something to break
+	missed  int
+}
+
+func (w *weather) String() string {
+	s := "weather:"
+	for k := cutproxy.Cut; k <= cutproxy.Kill; k++ {
+		s += fmt.Sprintf(" %d %v,", w.hit[k], k)
+	}
+	return s + fmt.Sprintf(" %d found nothing to break", w.missed)
+}
+
+// carryOut lets every event happen, and before each of them hands out an equal share of the messages, so that they
+// flow from the first event to the last.
+func (w *weather) carryOut(plan []cutproxy.Event, messages, streams int, say func(stream, n int)) {
+	given := 0
+	for i, e := range plan {
+		next := messages * (i + 1) / len(plan)
+		for s := range streams {
+			say(s, next-given)
+		}
+		given = next
+		time.Sleep(e.Pause) // the plan's own clock, not a wait for anything
+		w.happen(e)
+		if w.t.Failed() {
+			return
+		}
+	}
+}
+
+func (w *weather) happen(e cutproxy.Event) {
+	if e.Kind == cutproxy.Kill {
+		w.g.Restart()
+		w.hit[e.Kind]++
+		return
+	}
+	p := w.proxies[e.Target]
+	// A client that is just coming back is waited for, so that a cut is one.
+	await(within(w.t, 10*time.Second), func() bool { return len(p.Live()) > 0 })
+	var n int
+	switch e.Kind {
+	case cutproxy.Cut:
+		n = p.Each((*cutproxy.Link).Cut)
+	case cutproxy.HalfOpen:
+		n = p.Each((*cutproxy.Link).HalfOpen)
+	case cutproxy.Stall:
+		for _, l := range p.Live() {
+			n++
+			l.Stall()
+			time.AfterFunc(e.For, l.Flow)
+		}
+	case cutproxy.Slow:
+		for _, l := range p.Live() {
+			n++
+			l.Slow(e.Rate)
+			time.AfterFunc(e.For, func() { l.Slow(0) })
+		}
+	}
+	if n == 0 {
+		w.missed++
+		return
+	}
+	w.hit[e.Kind]++
+}

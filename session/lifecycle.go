@@ -37,7 +37,7 @@ func (sv *Service) await(s *Session) {
 		return
 	}
 	s.detached = time.Now()
-	s.out.sent = s.out.acked // all of it is to be sent again
+	// What was sent stays so until a resumption sends it again: the client may say that it has it (XEP-0198 §5).
 	if err := s.noteLocked(); err != nil {
 		s.log.Error("detached session not recorded", "error", err)
 	}
@@ -282,6 +282,7 @@ func (sv *Service) Restore(all []Restored) error {
 				s.taken = q.Stanza.ID
 			}
 		}
+		s.out.sent = s.out.last() // the process that was killed may have sent any of it
 		s.detached = r.State.Detached
 		if s.detached.IsZero() || s.detached.After(now) {
 			s.detached = now

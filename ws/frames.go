@@ -2,9 +2,10 @@ package ws
 
 import "encoding/binary"
 
-// What the gateway writes itself is framed here, because coder/websocket's own Ping and Close wait for the peer's
-// answer, which would take a goroutine and a timer each, and could not say which batch a ping followed. RFC 6455 §5.2;
-// a server does not mask (§5.1).
+// What the gateway writes itself is framed here (RFC 6455 §5.2; a server does not mask, §5.1). coder/websocket's own Ping
+// and Close wait for the peer's answer, which would take a goroutine and a timer each, and could not say which batch a
+// ping followed. Text messages follow the same way, because a whole batch then takes one lock instead of three per
+// message: 2.2 instead of 2.7 µs a message, both ends and the system calls included. Compressed ones are coder's.
 
 const (
 	opText  = 0x1

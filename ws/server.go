@@ -188,6 +188,9 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, client proxy.Cli
 	s.watch.add(t)
 	s.wg.Add(1) // after join, so never behind a waiting Drain's back
 	go t.read()
+	if s.refusing() { // too late for Drain or Close to have seen it
+		t.end(endServer)
+	}
 	return nil
 }
 
@@ -233,6 +236,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Drain refuses new connections, sends those away that have no session to do it for them, and waits for all to end.
 // The session layer finishes the others. When ctx ends first, what is left is dropped and ctx's error returned.
+// Drain and Close end the Server; it cannot be used afterwards.
 func (s *Server) Drain(ctx context.Context) error {
 	s.refuseAll()
 	s.watch.each(func(t *transport) {
@@ -251,7 +255,10 @@ func (s *Server) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		err = fmt.Errorf("ws: drain: %w", ctx.Err())
 		s.dropAll()
-		<-gone
+		select {
+		case <-gone:
+		case <-time.After(s.cfg.CloseTimeout + lastWords): // a stream that does not return
+		}
 	}
 	s.watch.close()
 	return err
@@ -264,6 +271,12 @@ func (s *Server) Close() error {
 	s.wg.Wait()
 	s.watch.close()
 	return nil
+}
+
+func (s *Server) refusing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
 }
 
 func (s *Server) refuseAll() {

@@ -52,7 +52,6 @@ type box struct {
 
 	puts     []*write           // by id: puts that are not yet committed, nor called off
 	removing map[stanza.ID]int  // how many uncommitted removals there are for what the Backend has or is getting
-	purging  int                // uncommitted purges: nothing that the Backend shows counts
 	seen     map[stanza.ID]meta // messages that Page handed out, so that Remove need not ask for them
 
 	// Messages that were handed out one after the other have consecutive places: there was nothing between them, so
@@ -112,7 +111,8 @@ func (b *box) uncount(m meta) {
 	}
 }
 
-// inStore is how many of the messages are only in the Backend.
+// inStore is how many of the messages are only in the Backend. From a purge until it is committed there are none:
+// what was put since then is committed with it or later. So nobody asks the Backend, which still shows the old ones.
 func (b *box) inStore() int { return b.count - len(b.puts) }
 
 // knows reports whether the box can say about id what remove needs, without asking the Backend.
@@ -121,7 +121,7 @@ func (b *box) knows(id stanza.ID) bool {
 		return true
 	}
 	_, ok := b.find(id)
-	return ok || b.removing[id] > 0 || b.purging > 0
+	return ok || b.removing[id] > 0
 }
 
 // remove takes ids out. found has what the Backend says of those that the box does not know. It returns those that
@@ -158,7 +158,7 @@ func (b *box) take(id stanza.ID, found map[stanza.ID]meta) (m meta, remove bool)
 		// Else it is in flight; called off, the Backend never hears of it.
 		remove = !w.state.CompareAndSwap(stateQueued, stateCalledOff)
 	} else {
-		if b.removing[id] > 0 || b.purging > 0 {
+		if b.removing[id] > 0 {
 			return meta{}, false
 		}
 		if !ok {
@@ -191,8 +191,6 @@ func (b *box) settle(w *write) {
 		if len(b.removing) == 0 {
 			b.removing = nil
 		}
-	case OpPurge:
-		b.purging--
 	}
 }
 

@@ -2,6 +2,7 @@ package offline_test
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -42,6 +43,7 @@ func TestInFlight(t *testing.T) {
 		{"put, removed, then put", put(1), []step{remove(1)}, []step{put(1)}, []int{1}},
 		{"put, purged", put(1), []step{purge}, nil, nil},
 		{"put, purged, put", put(1), []step{purge, put(1)}, nil, []int{1}},
+		{"put, purged, put, then removed", put(1), []step{purge, put(1), put(2)}, []step{remove(1)}, []int{2}},
 		{"put, purged, then put", put(1), []step{purge}, []step{put(1), put(2)}, []int{1, 2}},
 		{"put, purged, purged", put(1), []step{purge, put(2), purge}, []step{put(3)}, []int{3}},
 		{"put, earlier one put", put(2), []step{put(1)}, []step{remove(2)}, []int{1}},
@@ -61,6 +63,11 @@ func TestInFlight(t *testing.T) {
 					remove(9)(t, m)
 					checkpoint(t, m)
 				}
+				if !strings.Contains(tt.name, "purged") { // so that the store is asked
+					mustPut(t, m, julietAddr(), from(t, romeo, id(20), "x"))
+					checkpoint(t, m)
+					tt.want = append(tt.want, 20)
+				}
 				expect := []stanza.ID{}
 				for _, n := range tt.want {
 					expect = append(expect, id(n))
@@ -74,16 +81,21 @@ func TestInFlight(t *testing.T) {
 				if tt.next == nil {
 					holds(t, m, julietAddr(), expect...)
 				}
-				held := s.held
-				s.held = make(chan struct{}) // for the next transaction
-				close(held)
-				synctest.Wait()
+				release := func() { // this transaction, and hold the next
+					held := s.held
+					s.held = make(chan struct{})
+					close(held)
+					synctest.Wait()
+				}
+				release()
 				if tt.next == nil {
 					holds(t, m, julietAddr(), expect...)
 				}
 				for _, do := range tt.next {
 					do(t, m)
 				}
+				holds(t, m, julietAddr(), expect...)
+				release()
 				holds(t, m, julietAddr(), expect...)
 				s.letGo()
 				synctest.Wait()

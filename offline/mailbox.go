@@ -220,7 +220,7 @@ func (m *Mailbox) hasLocked(ctx context.Context, b *box, id stanza.ID) (bool, er
 	if _, ok := b.find(id); ok {
 		return true, nil
 	}
-	if b.inStore() == 0 || b.purging > 0 || b.removing[id] > 0 {
+	if b.inStore() == 0 || b.removing[id] > 0 {
 		return false, nil
 	}
 	has := false

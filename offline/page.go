@@ -85,7 +85,7 @@ func (m *Mailbox) pageLocked(ctx context.Context, p *pager) error {
 		i++
 	}
 	puts := b.puts[i:]
-	if b.inStore() > 0 && b.purging == 0 {
+	if b.inStore() > 0 {
 		defer since(m.metrics.pages, time.Now())
 		err := m.store.Scan(ctx, b.name, Range{After: p.after, Bodies: true}, func(r Row) bool {
 			for len(puts) > 0 && puts[0].change.ID.Compare(r.ID) < 0 {

@@ -29,13 +29,12 @@ func (m *Mailbox) Purge(ctx context.Context, user stanza.Addr) error {
 			return Change{}, nil
 		}
 		for _, w := range b.puts {
-			// One that is in flight already is hidden by b.purging, and gone when the purge is committed.
+			// One that is in flight already is gone when the purge is committed.
 			w.state.CompareAndSwap(stateQueued, stateCalledOff)
 		}
 		m.stored.Add(-int64(b.count))
 		m.known.remove(b.name)
 		b.puts, b.senders, b.seen, b.count, b.bytes = nil, nil, nil, 0, 0
-		b.purging++
 		return Change{Op: OpPurge, User: b.name}, nil
 	})
 }

@@ -18,18 +18,18 @@ type Edit struct {
 	Append []byte
 }
 
-// Rewrite makes a Stanza out of e, with two allocations: the bytes and the Stanza. The head is carried over by
-// shifting offsets, not by a second scan; of Append only what is added is scanned.
+// Rewrite makes a Stanza out of e, with one allocation, or two for a long one. The head is carried over by shifting
+// offsets, not by a second scan; of Append only what is added is scanned.
 //
 // The Stanza shares nothing with e. Rewriting what is not a stanza (Kind Other) gives a Stanza of Kind Other.
 func (e *Element) Rewrite(ed Edit) *Stanza {
 	if len(e.raw) == 0 {
 		return &Stanza{}
 	}
-	r := rewriter{old: e, st: new(Stanza)}
+	r := rewriter{old: e}
 	if !r.run(&ed) {
 		ed.Append = nil
-		r = rewriter{old: e, st: new(Stanza)}
+		r = rewriter{old: e}
 		r.run(&ed)
 	}
 	return r.st
@@ -62,8 +62,7 @@ const (
 )
 
 func (r *rewriter) run(ed *Edit) bool {
-	old, st := r.old, r.st
-	st.From, st.To, st.ID = ed.From, ed.To, ed.ID
+	old := r.old
 	stamp := !ed.ID.IsZero() && !ed.IDBy.IsZero()
 
 	removed := r.cut(old.from, "from") + r.cut(old.to, "to")
@@ -82,7 +81,10 @@ func (r *rewriter) run(ed *Edit) bool {
 	if closeTag {
 		added += len("</>") - len("/") + int(old.nameEnd) - 1
 	}
-	r.out = make([]byte, 0, len(old.raw)-removed+added)
+	var st *Stanza
+	st, r.out = allocate(len(old.raw) - removed + added)
+	r.st = st
+	st.From, st.To, st.ID = ed.From, ed.To, ed.ID
 
 	r.startTag(ed, closeTag)
 	r.content(ed, stamp)

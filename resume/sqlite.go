@@ -54,15 +54,15 @@ func (c *checkpoints) write(ctx context.Context, changed []Change, gone []uint64
 		if err != nil {
 			return err
 		}
-		trim, err := c.db.TxStmt(ctx, tx, `DELETE FROM resume_queue WHERE session = ? AND place <= ?`)
+		trim, err := c.db.TxStmt(ctx, tx, `DELETE FROM resume_queue WHERE session = ? AND last <= ?`)
 		if err != nil {
 			return err
 		}
-		queue, err := c.db.TxStmt(ctx, tx, `INSERT OR IGNORE INTO resume_queue (session, place, flags, id, raw) VALUES (?, ?, ?, ?, ?)`)
+		queue, err := c.db.TxStmt(ctx, tx, `INSERT OR REPLACE INTO resume_queue (session, last, records) VALUES (?, ?, ?)`)
 		if err != nil {
 			return err
 		}
-		var state []byte
+		var state, records []byte
 		for _, ch := range changed {
 			state = ch.State.Append(state[:0])
 			if _, err := put.ExecContext(ctx, int64(ch.State.Ord), int64(ch.Handled), int64(ch.Acked), state); err != nil {
@@ -73,11 +73,17 @@ func (c *checkpoints) write(ctx context.Context, changed []Change, gone []uint64
 					return err
 				}
 			}
+			if len(ch.Queue) == 0 {
+				continue
+			}
+			// One row for all of it: SQLite costs by the row.
+			records = records[:0]
 			for _, q := range ch.Queue {
-				t := q.Targets[0]
-				if _, err := queue.ExecContext(ctx, int64(t.Session), int64(t.Pos), int64(q.Flags), q.Stanza.ID[:], q.Stanza.Raw()); err != nil {
-					return err
-				}
+				records = q.Append(records)
+			}
+			last := ch.Queue[len(ch.Queue)-1].Targets[0].Pos
+			if _, err := queue.ExecContext(ctx, int64(ch.State.Ord), int64(last), records); err != nil {
+				return err
 			}
 		}
 		return c.remove(ctx, tx, gone, ended, forget)
@@ -144,29 +150,28 @@ func (c *checkpoints) load(ctx context.Context, yield func(*Session)) error {
 }
 
 func (c *checkpoints) loadQueues(ctx context.Context, byOrd map[uint64]*Session) error {
-	rows, err := c.db.Read.QueryContext(ctx, `SELECT session, place, flags, id, raw FROM resume_queue ORDER BY session, place`)
+	rows, err := c.db.Read.QueryContext(ctx, `SELECT session, records FROM resume_queue ORDER BY session, last`)
 	if err != nil {
 		return fmt.Errorf("resume: load queues: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var ord, place, flags int64
-		var id, raw []byte
-		if err := rows.Scan(&ord, &place, &flags, &id, &raw); err != nil {
+		var ord int64
+		var records []byte
+		if err := rows.Scan(&ord, &records); err != nil {
 			return fmt.Errorf("resume: load queue: %w", err)
 		}
 		s := byOrd[uint64(ord)]
 		if s == nil {
 			continue
 		}
-		st, err := stanza.Parse(raw, stanza.ID(id))
-		if err != nil {
-			return fmt.Errorf("resume: stored stanza: %w", err)
+		for len(records) > 0 {
+			var q *journal.Stanza
+			if q, records, err = journal.CutStanza(records); err != nil {
+				return fmt.Errorf("resume: stored queue: %w", err)
+			}
+			s.queue(q.Targets[0].Pos, q)
 		}
-		s.queue(uint64(place), &journal.Stanza{
-			Flags: journal.Flags(flags), Stanza: st,
-			Targets: []journal.Target{{Session: uint64(ord), Pos: uint64(place)}},
-		})
 	}
 	return rows.Err()
 }

@@ -192,22 +192,18 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 	return n, err
 }
 
-// Fallback puts a message whose receipt did not come into the mailbox. It reports false when the policy forbids that.
+// Fallback puts a message whose receipt did not come into the mailbox, where a late receipt still finds it. It reports
+// false when the policy forbids that.
 func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
 	sv.router.Locked(st.To.Bare(), func(Table) {
 		var verdict Verdict
-		verdict, err = sv.store(nil, st.To.Bare(), st, true)
-		kept = verdict == Kept
+		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict != Kept {
+			return
+		}
+		kept = true
+		err = sv.journal.Stanza(&journal.Stanza{Stanza: st, Flags: journal.Stored | journal.Awaits})
 	})
-	if err == nil {
-		err = sv.Settled(st.ID)
-	}
 	return kept, err
-}
-
-// Settled records that the packet cache is done with a message.
-func (sv *Service) Settled(id stanza.ID) error {
-	return sv.journal.IDs(journal.KindProved, stanza.Addr{}, []stanza.ID{id})
 }
 
 // Bounce answers a message whose receipt did not come.
@@ -216,7 +212,7 @@ func (sv *Service) Bounce(st *stanza.Stanza) error {
 		Type: mstanza.Wait, Condition: mstanza.RecipientUnavailable,
 		Text: map[string]string{"en": "no receipt came"},
 	})
-	return sv.Settled(st.ID)
+	return sv.journal.IDs(journal.KindProved, stanza.Addr{}, []stanza.ID{st.ID})
 }
 
 // Withdraw takes a message out of the mailbox again, because its receipt came while it was put there.

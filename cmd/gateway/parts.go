@@ -277,7 +277,11 @@ func restore(ctx context.Context, rec *resume.Recovered, sv *session.Service, bo
 				}
 			}
 			if e.Stanza.Flags&journal.Awaits != 0 {
-				cache.Restore(packetcache.Entry{ID: st.ID, From: st.From, To: st.To, MsgID: st.Attr("id"), Stanza: st})
+				entry := packetcache.Entry{ID: st.ID, From: st.From, To: st.To, MsgID: st.Attr("id"), Stanza: st}
+				if e.Stanza.Flags&journal.Stored != 0 {
+					entry.Stanza = nil // it went offline; a late receipt is still worth something
+				}
+				cache.Restore(entry)
 			}
 		case journal.KindUnstored:
 			if err := box.Remove(ctx, e.User, e.IDs...); err != nil {

@@ -41,7 +41,8 @@ type Flags uint8
 const (
 	// Stored: the stanza went to the mailbox of To.
 	Stored Flags = 1 << iota
-	// Awaits: a packet-cache entry was opened for it.
+	// Awaits: a packet-cache entry was opened for it; together with Stored: the message of an open entry went
+	// to the mailbox, and only a late receipt is awaited.
 	Awaits
 	// FromMailbox: the stanza came out of the mailbox of the target's user and stays there until acknowledged.
 	FromMailbox
@@ -92,6 +93,25 @@ func (r *Stanza) AppendHead(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, t.Pos)
 	}
 	return dst
+}
+
+// Append appends the whole record with its length, so that several can stand behind each other.
+func (r *Stanza) Append(dst []byte) []byte {
+	var buf [160]byte
+	head := r.AppendHead(buf[:0])
+	dst = binary.AppendUvarint(dst, uint64(len(head)+len(r.Stanza.Raw())))
+	return append(append(dst, head...), r.Stanza.Raw()...)
+}
+
+// CutStanza reads the first of the records that Append put behind each other, and returns the others.
+func CutStanza(b []byte) (r *Stanza, rest []byte, err error) {
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > uint64(len(b)-size) {
+		return nil, nil, errShort
+	}
+	b = b[size:]
+	r, err = DecodeStanza(b[:n])
+	return r, b[n:], err
 }
 
 // DecodeStanza reads a KindStanza record. The result does not refer to b.

@@ -6,13 +6,12 @@ CREATE TABLE resume_sessions (
     state   BLOB NOT NULL
 ) STRICT;
 
+-- What one checkpoint found in one outbox: the places first to last, as journal records.
 CREATE TABLE resume_queue (
     session INTEGER NOT NULL,
-    place   INTEGER NOT NULL,
-    flags   INTEGER NOT NULL,
-    id      BLOB NOT NULL,
-    raw     BLOB NOT NULL,
-    PRIMARY KEY (session, place)
+    last    INTEGER NOT NULL,
+    records BLOB NOT NULL,
+    PRIMARY KEY (session, last)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE resume_ended (

@@ -182,6 +182,9 @@ func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
 				continue // nothing happened
 			}
 		case <-s.wal.Pressure():
+			if !s.pressing() {
+				continue
+			}
 		}
 		end := s.wal.End()
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
@@ -203,6 +206,17 @@ func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
 			}
 		}
 	}
+}
+
+// pressing says whether the journal needs a checkpoint before its time: the later it comes, the more has been
+// acknowledged and need not be written.
+func (s *Store) pressing() bool {
+	st := s.wal.Stats()
+	limit := 4 * s.cfg.Segment
+	if s.cfg.Bytes > 0 {
+		limit = s.cfg.Bytes / 4
+	}
+	return st.Waiting > 0 || int64(st.Segments)*s.cfg.Segment > limit
 }
 
 // Checkpoint writes what changed to the database and frees the journal up to where it began.

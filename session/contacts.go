@@ -1,6 +1,8 @@
 package session
 
 import (
+	"hash/maphash"
+
 	mstanza "mellium.im/xmpp/stanza"
 
 	"holdfast/stanza"
@@ -124,20 +126,38 @@ func (s *Session) rosterSet(q stanza.Child) error {
 		return mstanza.Error{Type: mstanza.Modify, Condition: mstanza.JIDMalformed}
 	}
 	sv, user := s.sv, s.addr.Bare()
-	if item.Subscription != "remove" {
-		c, err := sv.roster.Set(sv.ctx, user, Contact{Addr: contact.Bare(), Name: item.Name, Groups: item.Groups})
-		if err != nil {
-			return err
-		}
-		sv.push(user, c)
-		return nil
+	if item.Subscription == "remove" {
+		return sv.removeContact(user, contact.Bare())
 	}
-	c, parting, err := sv.roster.Remove(sv.ctx, user, contact.Bare())
+	defer sv.rosterTurn(user)()
+	c, err := sv.roster.Set(sv.ctx, user, Contact{Addr: contact.Bare(), Name: item.Name, Groups: item.Groups})
 	if err != nil {
 		return err
 	}
 	sv.push(user, c)
-	return sv.part(user, contact.Bare(), parting)
+	return nil
+}
+
+// removeContact is §2.5.
+func (sv *Service) removeContact(user, contact stanza.Addr) error {
+	done := sv.rosterTurn(user)
+	c, parting, err := sv.roster.Remove(sv.ctx, user, contact)
+	if err == nil {
+		sv.push(user, c)
+	}
+	done()
+	if err != nil {
+		return err
+	}
+	return sv.part(user, contact, parting)
+}
+
+// rosterTurn keeps a user's roster changes and their pushes in one order, since a push carries a version. It returns
+// what ends the turn. No two turns are taken at once.
+func (sv *Service) rosterTurn(user stanza.Addr) (done func()) {
+	mu := &sv.turns[maphash.String(sv.seed, user.String())%uint64(len(sv.turns))]
+	mu.Lock()
+	return mu.Unlock
 }
 
 // part sends a contact what it is owed when it leaves a roster (§2.5.2).

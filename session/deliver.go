@@ -102,6 +102,9 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 	for _, t := range d.wake {
 		t.Wake()
 	}
+	if st.Kind() == stanza.Message {
+		sv.metrics.outcomes[delivered].Inc()
+	}
 	return len(d.targets), nil
 }
 
@@ -157,8 +160,17 @@ func (sv *Service) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
 
 func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error) {
 	verdict, err := sv.mailbox.Store(user, st, force)
-	if err != nil || verdict != Kept {
+	if err != nil {
 		return verdict, err
+	}
+	switch verdict {
+	case Kept:
+		sv.metrics.outcomes[stored].Inc()
+	case Dropped:
+		sv.metrics.outcomes[dropped].Inc()
+		return verdict, nil
+	default:
+		return verdict, nil
 	}
 	rec := journal.Stanza{Stanza: st, Flags: journal.Stored}
 	if from.counts() {

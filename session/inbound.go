@@ -158,6 +158,7 @@ func (s *Session) proofSent(st *stanza.Stanza) {
 // Unroutable answers, as Router asks, a message that no session got and that the mailbox did not keep.
 func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) error {
 	cond := serviceUnavailable
+	sv.metrics.outcomes[refused].Inc()
 	switch why {
 	case Full:
 		cond.Text = map[string]string{"en": "the recipient's offline storage is full"}

@@ -21,6 +21,7 @@ type Metrics struct {
 	settleTime   prometheus.Histogram
 	bounced      *prometheus.CounterVec
 	inbound      [4]prometheus.Counter // by stanza.Kind
+	outcomes     [outcomeCount]prometheus.Counter
 }
 
 // NewMetrics registers the package's metrics.
@@ -58,8 +59,25 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for kind := stanza.Message; kind <= stanza.IQ; kind++ {
 		m.inbound[kind] = in.WithLabelValues(kind.String())
 	}
+	out := vec("messages_total", "Messages by what became of them: delivered to outboxes, stored, dropped, or refused.", "outcome")
+	for o, name := range outcomeNames {
+		m.outcomes[o] = out.WithLabelValues(name)
+	}
 	return m
 }
+
+// outcome is what became of a routed message.
+type outcome int
+
+const (
+	delivered outcome = iota
+	stored
+	dropped
+	refused
+	outcomeCount
+)
+
+var outcomeNames = [outcomeCount]string{"delivered", "stored", "dropped", "refused"}
 
 // Register adds the gauges that are read from a Service when they are asked for.
 func (sv *Service) Register(reg prometheus.Registerer) {

@@ -307,7 +307,7 @@ func (s *Session) subscription(e *stanza.Element, contact stanza.Addr) error {
 	if !sv.Local(contact) {
 		return s.reply(st.Rewrite(stanza.Edit{From: s.addr, To: contact}), remoteServerNotFound)
 	}
-	out, err := sv.subs.Change(sv.ctx, user, contact, false, st)
+	out, err := sv.changeSubscription(user, contact, false, st)
 	if err != nil {
 		if cond, ok := stanzaError(err); ok {
 			return s.reply(st.Rewrite(stanza.Edit{From: s.addr, To: contact}), cond)
@@ -317,12 +317,19 @@ func (s *Session) subscription(e *stanza.Element, contact stanza.Addr) error {
 	return sv.carryOut(user, contact, out, st, false)
 }
 
+// changeSubscription has a roster decide, and pushes what changed.
+func (sv *Service) changeSubscription(user, contact stanza.Addr, inbound bool, st *stanza.Stanza) (Outcome, error) {
+	defer sv.rosterTurn(user)()
+	out, err := sv.subs.Change(sv.ctx, user, contact, inbound, st)
+	if err == nil && out.Push != nil {
+		sv.push(user, *out.Push)
+	}
+	return out, err
+}
+
 // carryOut does what a roster decided on a presence stanza between user and contact. Each step is safe to repeat,
 // which happens when the client sends again what was not acknowledged.
 func (sv *Service) carryOut(user, contact stanza.Addr, out Outcome, st *stanza.Stanza, inbound bool) error {
-	if out.Push != nil {
-		sv.push(user, *out.Push)
-	}
 	if out.SendUnavailable {
 		for _, p := range sv.presences(user) {
 			sv.tell(contact, stanza.New(stanza.Presence, "unavailable", "", p.From, contact, nil))
@@ -355,7 +362,7 @@ func (sv *Service) arrives(user, contact stanza.Addr, st *stanza.Stanza) error {
 	if err != nil || !exists {
 		return err // §8.5.1: nobody is told who exists
 	}
-	out, err := sv.subs.Change(sv.ctx, user, contact, true, st)
+	out, err := sv.changeSubscription(user, contact, true, st)
 	if err != nil {
 		if _, ok := stanzaError(err); ok {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,9 @@ type Service struct {
 	stop     context.CancelFunc
 	loops    sync.WaitGroup
 
+	seed  maphash.Seed
+	turns [64]sync.Mutex // see rosterTurn
+
 	ords     atomic.Uint64 // last Session.ord given out
 	draining atomic.Bool
 
@@ -75,7 +79,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 		auth: p.Auth, accounts: p.Accounts, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
 		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
 		register: p.Registration, version: p.Version,
-		sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
+		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
 	}
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	"holdfast/offline"
@@ -447,74 +445,6 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// TestRejected: a write that the store refuses for good stays in the mailbox, and Checkpoint does not lie about it.
-func TestRejected(t *testing.T) {
-	s := newMemory()
-	var refuse atomic.Bool
-	refuse.Store(true)
-	s.fail = func(batch []offline.Change) error {
-		for _, c := range batch {
-			if refuse.Load() && (c.ID == id(2) || c.ID == id(4)) {
-				return errors.New("constraint")
-			}
-		}
-		return nil
-	}
-	m := open(t, lifted(), s)
-	for n := 1; n <= 4; n++ {
-		mustPut(t, m, julietAddr(), from(t, romeo, id(n), "x"))
-	}
-	for range 3 {
-		if err := m.Checkpoint(t.Context()); err == nil {
-			t.Fatal("Checkpoint passed over a refused write")
-		}
-		holds(t, m, julietAddr(), id(1), id(2), id(3), id(4))
-		want(t, s, juliet, 1, 3)
-	}
-	if err := m.Remove(t.Context(), julietAddr(), id(4)); err != nil {
-		t.Fatal(err)
-	}
-	refuse.Store(false)
-	checkpoint(t, m)
-	holds(t, m, julietAddr(), id(1), id(2), id(3))
-	want(t, s, juliet, 1, 2, 3)
-}
-
-// TestBackPressure: a store that does not keep up makes senders wait; nothing is dropped.
-func TestBackPressure(t *testing.T) {
-	cfg, s := lifted(), newMemory()
-	cfg.PendingBytes, cfg.Window = 2000, time.Hour
-	m := open(t, cfg, s)
-	n := 0
-	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err := m.Put(ctx, julietAddr(), from(t, romeo, id(n+1), "x"))
-		cancel()
-		if err != nil {
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatal(err)
-			}
-			break
-		}
-		n++
-	}
-	if n < 2 || n > 8 {
-		t.Errorf("%d messages fitted into 2000 bytes", n)
-	}
-	done := make(chan error)
-	go func() {
-		_, err := m.Put(context.Background(), julietAddr(), from(t, romeo, id(n+1), "x"))
-		done <- err
-	}()
-	checkpoint(t, m)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if count, err := m.Count(t.Context(), julietAddr()); err != nil || count != n+1 {
-		t.Errorf("%d messages, %v, want %d", count, err, n+1)
-	}
-}
-
 func TestClose(t *testing.T) {
 	s := newMemory()
 	cfg := lifted()
@@ -533,59 +463,5 @@ func TestClose(t *testing.T) {
 	}
 	if err := m.Checkpoint(t.Context()); err != nil {
 		t.Errorf("Checkpoint after Close, with nothing to write: %v", err)
-	}
-}
-
-func TestMetrics(t *testing.T) {
-	reg := prometheus.NewPedanticRegistry()
-	cfg := offline.DefaultConfig()
-	cfg.Limit = 2
-	m, err := offline.New(t.Context(), cfg, newMemory(), slog.New(slog.DiscardHandler), reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close(context.Background()) }()
-	for n := 1; n <= 3; n++ {
-		_, _ = m.Put(t.Context(), julietAddr(), from(t, romeo, id(n), "x"))
-	}
-	_, _ = m.Put(t.Context(), julietAddr(), typed(t, "headline", body))
-	checkpoint(t, m)
-	_ = ids(t, m, julietAddr(), 0, 0)
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]float64{}
-	for _, f := range families {
-		for _, metric := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range metric.GetLabel() {
-				name += " " + l.GetValue()
-			}
-			switch {
-			case metric.GetCounter() != nil:
-				got[name] = metric.GetCounter().GetValue()
-			case metric.GetGauge() != nil:
-				got[name] = metric.GetGauge().GetValue()
-			case metric.GetHistogram() != nil:
-				got[name] = metric.GetHistogram().GetSampleSum()
-			}
-		}
-	}
-	for name, value := range map[string]float64{
-		"holdfast_offline_decisions_total store body":       2,
-		"holdfast_offline_decisions_total bounce pair_full": 1,
-		"holdfast_offline_decisions_total drop headline":    1,
-		"holdfast_offline_messages":                         2,
-		"holdfast_offline_pending_bytes":                    0,
-		"holdfast_offline_write_messages":                   2,
-		"holdfast_offline_pop_messages":                     2,
-	} {
-		if got[name] != value {
-			t.Errorf("%s is %v, want %v", name, got[name], value)
-		}
-	}
-	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
-		t.Errorf("lint: %v, %v", problems, err)
 	}
 }

@@ -231,5 +231,4 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 			}
 		},
 	})
-	// The model above never leaves the store with more than what it was given; Close has written the rest.
 }

@@ -1,0 +1,66 @@
+package offline_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"holdfast/offline"
+)
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	cfg := offline.DefaultConfig()
+	cfg.Limit = 2
+	m, err := offline.New(t.Context(), cfg, newMemory(), slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close(context.Background()) }()
+	for n := 1; n <= 3; n++ {
+		_, _ = m.Put(t.Context(), julietAddr(), from(t, romeo, id(n), "x"))
+	}
+	_, _ = m.Put(t.Context(), julietAddr(), typed(t, "headline", body))
+	checkpoint(t, m)
+	_ = ids(t, m, julietAddr(), 0, 0)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, metric := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range metric.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			switch {
+			case metric.GetCounter() != nil:
+				got[name] = metric.GetCounter().GetValue()
+			case metric.GetGauge() != nil:
+				got[name] = metric.GetGauge().GetValue()
+			case metric.GetHistogram() != nil:
+				got[name] = metric.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	for name, value := range map[string]float64{
+		"holdfast_offline_decisions_total store body":       2,
+		"holdfast_offline_decisions_total bounce pair_full": 1,
+		"holdfast_offline_decisions_total drop headline":    1,
+		"holdfast_offline_messages":                         2,
+		"holdfast_offline_pending_bytes":                    0,
+		"holdfast_offline_write_messages":                   2,
+		"holdfast_offline_pop_messages":                     2,
+	} {
+		if got[name] != value {
+			t.Errorf("%s is %v, want %v", name, got[name], value)
+		}
+	}
+	if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v, %v", problems, err)
+	}
+}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -72,7 +73,8 @@ func bare(user string) string { return user + "@" + gatewayproc.Domain }
 // user is a client on a bare connection.
 type user struct {
 	*xmppclient.Conn
-	t *testing.T
+	t       *testing.T
+	skipped []*xmppclient.Element // what came while something else was expected, for the next one who asks
 }
 
 // login binds a resource and sends nothing more; the connection ends with the test.
@@ -83,7 +85,7 @@ func login(t *testing.T, g *gatewayproc.Gateway, name, resource string) *user {
 		t.Fatalf("%s logs in: %v", name, err)
 	}
 	t.Cleanup(c.Abort)
-	return &user{c, t}
+	return &user{Conn: c, t: t}
 }
 
 // available logs in and sends initial presence, which has come back when it returns.
@@ -104,20 +106,25 @@ func (u *user) send(frame string) {
 	}
 }
 
-// expect reads until an element fits, and returns it.
+// expect takes the first element that fits, among those skipped before and then those to come.
 func (u *user) expect(what string, fits func(*xmppclient.Element) bool) *xmppclient.Element {
 	u.t.Helper()
+	for i, e := range u.skipped {
+		if fits(e) {
+			u.skipped = slices.Delete(u.skipped, i, i+1)
+			return e
+		}
+	}
 	ctx := within(u.t, 10*time.Second)
-	var others []string
 	for {
 		e, err := u.Read(ctx)
 		if err != nil {
-			u.t.Fatalf("%s waits for %s: %v; it got %q", u.JID, what, err, others)
+			u.t.Fatalf("%s waits for %s: %v; it got %v", u.JID, what, err, u.skipped)
 		}
 		if fits(e) {
 			return e
 		}
-		others = append(others, e.Raw)
+		u.skipped = append(u.skipped, e)
 	}
 }
 

@@ -23,6 +23,7 @@ type Config struct {
 // DefaultConfig returns the settings that hold when nothing is set.
 func DefaultConfig() Config {
 	return Config{
+		Policy:       Policy{StoreNoPermanent: true},
 		Limit:        100,
 		UserLimit:    10_000,
 		UserBytes:    64 << 20,

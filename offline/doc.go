@@ -16,7 +16,7 @@
 //	           no-store, nothing but a chat state                 drop
 //	           no-store, nothing but receipts and markers         drop
 //	           no-store, any other content                        bounce
-//	           no-permanent-store                                 as no-store, or ignored by OFFLINE_STORE_NO_PERMANENT
+//	           no-permanent-store                                 ignored, or as no-store by OFFLINE_STORE_NO_PERMANENT=false
 //	           store                                              store
 //	           body or subject                                    store
 //	           receipt, or a request for one (XEP-0184)           store
@@ -27,8 +27,8 @@
 //
 // A bounce is service-unavailable with a text that says why. A message that the sender may believe to be delivered is
 // therefore never dropped: what is refused for a hint or for want of a body is bounced, as RFC 6121 has it for what is
-// not stored; only what means nothing later is dropped. XEP-0334 §3.3 would let no-permanent-store wait in a mailbox,
-// which is not a permanent archive; whether it does is a setting. A hint that forbids to store wins over store.
+// not stored; only what means nothing later is dropped. XEP-0334 lets no-permanent-store wait in a mailbox, which is
+// no permanent archive; so it does, unless the operator thinks otherwise. A hint that forbids to store wins over store.
 // Delays, stanza ids, threads and legacy events are no content.
 //
 // # Limits

@@ -1,0 +1,275 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"holdfast/internal/testkit/gatewayproc"
+	"holdfast/internal/testkit/xmppclient"
+)
+
+// The stock clients, by the names of their drivers in clients/.
+const (
+	strophe = "strophe"
+	xmppjs  = "xmppjs"
+)
+
+// nodeEvent is one line that a driver says.
+type nodeEvent struct {
+	Event   string `json:"event"`
+	JID     string `json:"jid"`
+	Resumed bool   `json:"resumed"`
+	XML     string `json:"xml"`
+	Leaving bool   `json:"leaving"`
+	ID      string `json:"id"`
+	Ref     string `json:"ref"`
+	Text    string `json:"text"`
+}
+
+// nodeClient is a stock client in a Node process of its own.
+type nodeClient struct {
+	t       *testing.T
+	library string
+	name    string
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	done    chan struct{} // closed when the driver has said its last
+	// onEvent is called for every event, from one goroutine, before the client keeps it.
+	onEvent func(nodeEvent)
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at every event
+	online  bool
+	jid     string
+	fresh   int // sessions bound
+	resumed int
+	stanzas []*xmppclient.Element // that nobody took yet
+	replies map[string]*xmppclient.Element
+	logs    []string
+	refs    int
+}
+
+// needClients skips nothing: without the clients the test fails and says what to do.
+func needClients(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Fatal("node is not installed: run scripts/install.sh")
+	}
+	if _, err := os.Stat(filepath.Join("clients", "node_modules", "strophe.js")); err != nil {
+		t.Fatal("the stock clients are not installed: run scripts/install.sh")
+	}
+}
+
+// startNode runs a driver and lets it connect. onEvent may be nil; then the client keeps what it gets for
+// expect.
+func startNode(t *testing.T, library, name, service string, sm bool, onEvent func(nodeEvent)) *nodeClient {
+	t.Helper()
+	cmd := exec.Command("node", library+".mjs") //nolint:gosec,noctx // a driver of ours, ended below
+	cmd.Dir = "clients"
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &nodeClient{
+		t: t, library: library, name: name, cmd: cmd, in: in, done: make(chan struct{}), onEvent: onEvent,
+		changed: make(chan struct{}), replies: map[string]*xmppclient.Element{},
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go c.listen(out)
+	t.Cleanup(c.end)
+	c.command(map[string]any{
+		"cmd": "start", "service": service, "domain": gatewayproc.Domain, "user": name,
+		"password": gatewayproc.Password(name), "resource": library, "sm": sm,
+	})
+	return c
+}
+
+// end drops the driver without a farewell.
+func (c *nodeClient) end() {
+	_ = c.in.Close()
+	select {
+	case <-c.done:
+	case <-time.After(5 * time.Second):
+		_ = c.cmd.Process.Kill()
+		<-c.done
+	}
+	if c.t.Failed() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, l := range c.logs[max(0, len(c.logs)-20):] {
+			c.t.Logf("%s (%s): %s", c.name, c.library, l)
+		}
+	}
+}
+
+func (c *nodeClient) command(v map[string]any) {
+	b, err := json.Marshal(v)
+	if err == nil {
+		_, err = c.in.Write(append(b, '\n'))
+	}
+	if err != nil {
+		c.t.Errorf("%s (%s): %v", c.name, c.library, err)
+	}
+}
+
+func (c *nodeClient) listen(out io.Reader) {
+	defer close(c.done)
+	lines := bufio.NewScanner(out)
+	lines.Buffer(make([]byte, 64<<10), 4<<20)
+	for lines.Scan() {
+		var e nodeEvent
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			e = nodeEvent{Event: "log", Text: lines.Text()}
+		}
+		if c.onEvent != nil {
+			c.onEvent(e)
+		}
+		c.take(e)
+	}
+	_ = c.cmd.Wait() // killed or not, it is gone
+}
+
+func (c *nodeClient) take(e nodeEvent) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch e.Event {
+	case "online":
+		c.online, c.jid = true, e.JID
+		if e.Resumed {
+			c.resumed++
+		} else {
+			c.fresh++
+		}
+	case "offline":
+		c.online = false
+	case "log":
+		c.logs = append(c.logs, time.Now().Format("15:04:05.000 ")+e.Text)
+	case "stanza", "reply":
+		if c.onEvent != nil && e.Event == "stanza" {
+			break
+		}
+		el, err := xmppclient.Parse(e.XML)
+		if err != nil {
+			c.logs = append(c.logs, err.Error())
+			break
+		}
+		if e.Event == "reply" {
+			c.replies[e.Ref] = el
+		} else {
+			c.stanzas = append(c.stanzas, el)
+		}
+	}
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// wait returns when cond, which is called with the lock held, says so.
+func (c *nodeClient) wait(what string, cond func() bool) {
+	c.t.Helper()
+	deadline := time.After(15 * time.Second)
+	for {
+		c.mu.Lock()
+		ok, changed := cond(), c.changed
+		c.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.t.Fatalf("%s (%s) waits in vain for %s; it has %v", c.name, c.library, what, c.stanzas)
+		case <-c.done:
+			c.t.Fatalf("%s (%s) ended while it waited for %s", c.name, c.library, what)
+		}
+	}
+}
+
+func (c *nodeClient) awaitOnline() {
+	c.t.Helper()
+	c.wait("its session", func() bool { return c.online })
+}
+
+func (c *nodeClient) isOnline() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.online
+}
+
+// expect takes the first stanza that fits, of those that came and those that will.
+func (c *nodeClient) expect(what string, fits func(*xmppclient.Element) bool) *xmppclient.Element {
+	c.t.Helper()
+	var found *xmppclient.Element
+	c.wait(what, func() bool {
+		for i, e := range c.stanzas {
+			if fits(e) {
+				found = e
+				c.stanzas = append(c.stanzas[:i], c.stanzas[i+1:]...)
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// send sends a stanza as it is.
+func (c *nodeClient) send(format string, args ...any) {
+	c.t.Helper()
+	c.command(map[string]any{"cmd": "stanza", "xml": fmt.Sprintf(format, args...)})
+}
+
+// chat adds a message to what the driver has to send.
+func (c *nodeClient) chat(id, xml string) {
+	c.command(map[string]any{"cmd": "chat", "id": id, "xml": xml})
+}
+
+// iq asks and waits for the answer.
+func (c *nodeClient) iq(kind, to, payload string) *xmppclient.Element {
+	c.t.Helper()
+	c.mu.Lock()
+	c.refs++
+	ref := "q" + strconv.Itoa(c.refs)
+	c.mu.Unlock()
+	if to != "" {
+		to = " to='" + to + "'"
+	}
+	c.command(map[string]any{
+		"cmd": "iq", "ref": ref,
+		"xml": fmt.Sprintf("<iq xmlns='jabber:client' type='%s' id='%s'%s>%s</iq>", kind, ref, to, payload),
+	})
+	var reply *xmppclient.Element
+	c.wait("the answer to "+payload, func() bool {
+		reply = c.replies[ref]
+		return reply != nil
+	})
+	return reply
+}
+
+// stop logs out and waits for the end of the process.
+func (c *nodeClient) stop() {
+	c.t.Helper()
+	c.command(map[string]any{"cmd": "stop"})
+	select {
+	case <-c.done:
+	case <-time.After(10 * time.Second):
+		c.t.Errorf("%s (%s) does not end after logging out", c.name, c.library)
+	}
+}

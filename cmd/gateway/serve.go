@@ -135,6 +135,7 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
 	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box) })

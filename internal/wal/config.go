@@ -18,7 +18,7 @@ const (
 
 // DefaultConfig returns the settings that hold when nothing is set.
 func DefaultConfig() Config {
-	return Config{Segment: 16 << 20, Bytes: 256 << 20}
+	return Config{Segment: 8 << 20, Bytes: 256 << 20}
 }
 
 // Validate reports the first setting that cannot be used, by its variable's name.

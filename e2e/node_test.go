@@ -73,7 +73,7 @@ func needClients(t *testing.T) {
 // expect.
 func startNode(t *testing.T, library, name, service string, sm bool, onEvent func(nodeEvent)) *nodeClient {
 	t.Helper()
-	cmd := exec.Command("node", library+".mjs") //nolint:gosec,noctx // a driver of ours, ended below
+	cmd := exec.Command("node", library+".mjs")
 	cmd.Dir = "clients"
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -205,12 +205,6 @@ func (c *nodeClient) wait(what string, cond func() bool) {
 func (c *nodeClient) awaitOnline() {
 	c.t.Helper()
 	c.wait("its session", func() bool { return c.online })
-}
-
-func (c *nodeClient) isOnline() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.online
 }
 
 // expect takes the first stanza that fits, of those that came and those that will.

@@ -12,6 +12,7 @@ import * as strophe from "strophe.js";
 import { Outgoing, commands, emit, log } from "./driver.mjs";
 
 const { Strophe } = strophe;
+Strophe.setLogLevel(Strophe.LogLevel.FATAL); // broken connections are what this is about
 const NS_PING = "urn:xmpp:ping";
 const patience = 3000;
 const pause = 200;

@@ -28,6 +28,7 @@ type Gateway struct {
 	admin  string
 	data   string
 	log    *journal
+	user   *syscall.Credential // whom the process runs as; nil for whom the test does
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
@@ -37,7 +38,25 @@ type Gateway struct {
 // their full names. The process ends with the test.
 func Start(t testing.TB, env map[string]string) *Gateway {
 	t.Helper()
-	g := &Gateway{t: t, env: maps.Clone(env), listen: freeAddr(t), admin: freeAddr(t), data: t.TempDir(), log: &journal{}}
+	return start(t, &Gateway{data: t.TempDir(), env: maps.Clone(env)})
+}
+
+// StartAs is Start for a user who owns the data directory and nothing else. Only root can do that.
+func StartAs(t testing.TB, uid uint32, env map[string]string) *Gateway {
+	t.Helper()
+	data := t.TempDir()
+	if err := os.Chmod(filepath.Dir(data), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(data, int(uid), int(uid)); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, &Gateway{data: data, env: maps.Clone(env), user: &syscall.Credential{Uid: uid, Gid: uid}})
+}
+
+func start(t testing.TB, g *Gateway) *Gateway {
+	t.Helper()
+	g.t, g.listen, g.admin, g.log = t, freeAddr(t), freeAddr(t), &journal{}
 	t.Cleanup(func() {
 		g.Kill()
 		if t.Failed() {
@@ -71,9 +90,13 @@ func freeAddr(t testing.TB) string {
 
 var taken = map[int]bool{}
 
-// Addr is the address for clients; URL the WebSocket there; AdminURL the admin listener.
-func (g *Gateway) Addr() string     { return g.listen }
-func (g *Gateway) URL() string      { return WebSocketURL(g.listen) }
+// Addr is the address for clients.
+func (g *Gateway) Addr() string { return g.listen }
+
+// URL is the WebSocket on Addr.
+func (g *Gateway) URL() string { return WebSocketURL(g.listen) }
+
+// AdminURL is the admin listener.
 func (g *Gateway) AdminURL() string { return "http://" + g.admin }
 
 // WebSocketURL is where the gateway's clients connect when it listens on addr.
@@ -89,6 +112,9 @@ func (g *Gateway) Set(name, value string) {
 	}
 	g.env[name] = value
 }
+
+// Unset takes back what Set did.
+func (g *Gateway) Unset(name string) { delete(g.env, name) }
 
 // Run starts the process and returns when it is ready.
 func (g *Gateway) Run() {
@@ -109,10 +135,17 @@ func (g *Gateway) Run() {
 func (g *Gateway) command(args ...string) *exec.Cmd {
 	g.t.Helper()
 	bin, err := Binary()
+	if err == nil && g.user != nil {
+		bin, err = g.readable(bin)
+	}
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	cmd := exec.Command(bin, args...) //nolint:gosec,noctx // the binary under test, ended by Kill and Term
+	cmd := exec.Command(bin, args...) //nolint:noctx // the binary under test, ended by Kill and Term
+	if g.user != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: g.user}
+		cmd.Dir = g.data
+	}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "HOLDFAST_") })
 	cmd.Env = append(cmd.Env, "HOLDFAST_LISTEN="+g.listen, "HOLDFAST_ADMIN_LISTEN="+g.admin,
 		"HOLDFAST_DATA_DIR="+g.data, "HOLDFAST_DOMAINS="+Domain)
@@ -120,6 +153,17 @@ func (g *Gateway) command(args ...string) *exec.Cmd {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
 	return cmd
+}
+
+// readable copies the binary to where the process's user can read it.
+func (g *Gateway) readable(bin string) (string, error) {
+	b, err := os.ReadFile(bin)
+	if err != nil {
+		return "", err
+	}
+	dir := g.t.TempDir()
+	file := filepath.Join(dir, "gateway")
+	return file, os.WriteFile(file, b, 0o755)
 }
 
 func (g *Gateway) awaitReady() {
@@ -239,6 +283,21 @@ func (g *Gateway) Command(args ...string) string {
 	return string(out)
 }
 
+// Fails runs a sub-command that is expected to fail, or to be ended after 10 s, and returns its exit code and output.
+func (g *Gateway) Fails(args ...string) (code int, output string) {
+	g.t.Helper()
+	cmd := g.command(args...)
+	var out journal
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	_ = cmd.Wait() // the state tells
+	return cmd.ProcessState.ExitCode(), out.tail(0)
+}
+
 // AddUsers makes accounts with `gateway user import`; each has Password as its password.
 func (g *Gateway) AddUsers(names ...string) {
 	g.t.Helper()
@@ -246,11 +305,11 @@ func (g *Gateway) AddUsers(names ...string) {
 	for _, n := range names {
 		fmt.Fprintf(&b, "%s,%s\n", n, Password(n))
 	}
-	file := filepath.Join(g.t.TempDir(), "users.csv")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-		g.t.Fatal(err)
+	cmd := g.command("user", "import", "-")
+	cmd.Stdin = strings.NewReader(b.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		g.t.Fatalf("gateway user import: %v\n%s", err, out)
 	}
-	g.Command("user", "import", file)
 }
 
 // Password is the password of a user made by AddUsers.

@@ -33,7 +33,7 @@ func (c Counts) String() string {
 func (c Counts) Clean() bool { return c.Lost+c.Repeated+c.OutOfOrder+c.Unknown == 0 }
 
 // Complete says that everything that was sent was acknowledged and arrived.
-func (c Counts) Complete() bool { return c.Sent == c.Acknowledged && c.Sent == c.Delivered }
+func (c Counts) Complete() bool { return c.Acknowledged == c.Sent && c.Delivered == c.Sent }
 
 type stream struct {
 	sent    int

@@ -32,7 +32,7 @@ type Conn struct {
 
 // Dial opens a WebSocket connection with the subprotocol xmpp.
 func Dial(ctx context.Context, url string) (*Conn, error) {
-	c, resp, err := DialOptions(ctx, url, &websocket.DialOptions{Subprotocols: []string{"xmpp"}})
+	c, resp, err := DialOptions(ctx, url, &websocket.DialOptions{Subprotocols: []string{"xmpp"}}) //nolint:bodyclose // the library closes it
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func Dial(ctx context.Context, url string) (*Conn, error) {
 func DialOptions(ctx context.Context, url string, opts *websocket.DialOptions) (*Conn, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	ws, resp, err := websocket.Dial(ctx, url, opts) //nolint:bodyclose // websocket.Dial closes or hands over the body
+	ws, resp, err := websocket.Dial(ctx, url, opts)
 	if err != nil {
 		return nil, resp, fmt.Errorf("xmppclient: %w", err)
 	}

@@ -137,28 +137,64 @@ func (s *Session) handled(n uint32) {
 }
 
 func (s *Session) queue(place uint64, rec *journal.Stanza) {
-	if s.begun && len(s.Queue) == 0 && place > s.Acked+1 {
+	last := s.Acked
+	if n := len(s.Queue); n > 0 {
+		last = s.place(s.Queue[n-1])
+	}
+	if place <= last {
+		return // no news
+	}
+	if s.begun && len(s.Queue) == 0 {
 		// What came before was in segments that are gone, with the session itself: it has ended since, or
 		// a checkpoint has it, and then it would not have begun here.
 		s.Acked = place - 1
 	}
-	if place == s.Acked+uint64(len(s.Queue))+1 {
-		s.Queue = append(s.Queue, rec)
+	s.Queue = append(s.Queue, rec)
+}
+
+// place says where a record stands in this session's outbox.
+func (s *Session) place(rec *journal.Stanza) uint64 {
+	for _, t := range rec.Targets {
+		if t.Session == s.State.Ord {
+			return t.Pos
+		}
 	}
+	return 0
 }
 
 func (s *Session) acked(place uint64) {
-	n := min(place-min(place, s.Acked), uint64(len(s.Queue)))
-	s.Queue = s.Queue[n:]
+	for len(s.Queue) > 0 && s.place(s.Queue[0]) <= place {
+		s.Queue = s.Queue[1:]
+	}
 	s.Acked = max(s.Acked, place)
+}
+
+// close closes the gaps that unreadable records left in the queue, and reports whether there were any. The client's
+// count means nothing then, so the session can't be resumed; what is left of the queue goes to offline storage.
+func (s *Session) close() (gaps bool) {
+	for i, rec := range s.Queue {
+		place := s.Acked + uint64(i) + 1
+		if s.place(rec) == place {
+			continue
+		}
+		moved := *rec
+		moved.Targets = []journal.Target{{Session: s.State.Ord, Pos: place}}
+		s.Queue[i], gaps = &moved, true
+	}
+	if gaps {
+		s.State.Token = ""
+	}
+	return gaps
 }
 
 func (r *recovery) result() *Recovered {
 	out := &Recovered{Effects: r.effects}
 	for _, ord := range slices.Sorted(maps.Keys(r.sessions)) {
-		if s := r.sessions[ord]; s.State != nil {
-			out.Sessions = append(out.Sessions, s)
+		s := r.sessions[ord]
+		if s.close() {
+			r.log.Error("stanzas missing in a stored outbox, its session can't be resumed", "user", s.State.Addr.Bare().String(), "left", len(s.Queue))
 		}
+		out.Sessions = append(out.Sessions, s)
 	}
 	return out
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"holdfast/internal/journal"
@@ -116,10 +119,24 @@ func (c *checkpoints) remove(ctx context.Context, tx *sql.Tx, gone []uint64, end
 }
 
 // sync puts what was committed on the disk, so that the journal may forget it: a checkpoint of SQLite's own log syncs
-// that log first.
+// that log first. It does neither where a reader still needs what the log would replace, or where another process is at
+// it; then the log is synced here.
 func (c *checkpoints) sync(ctx context.Context) error {
 	var busy, logged, done int
-	return c.db.Write.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &logged, &done)
+	if err := c.db.Write.QueryRowContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`).Scan(&busy, &logged, &done); err != nil {
+		return err
+	}
+	if busy == 0 && done == logged {
+		return nil
+	}
+	f, err := os.Open(filepath.Join(c.db.Dir(), sqlx.File+"-wal"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func (c *checkpoints) load(ctx context.Context, yield func(*Session)) error {

@@ -75,8 +75,10 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 			s.gone = append(s.gone, ord)
 		}
 	}
-	for _, e := range r.ended {
-		s.remember(e)
+	if cfg.Ended > 0 {
+		for _, e := range r.ended {
+			s.remember(e)
+		}
 	}
 	info := s.wal.Info()
 	if !info.SameBoot && !info.CleanShutdown {
@@ -155,7 +157,7 @@ func (s *Store) Recall(token string, user stanza.Addr) (uint32, bool) {
 	e, ok := s.ended[token]
 	s.mu.Unlock()
 	if ok {
-		return e.handled, e.user == user
+		return e.handled, e.user == user && time.Since(e.at) <= s.cfg.Ended
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -172,13 +174,13 @@ func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
 		defer t.Stop()
 		tick = t.C
 	}
-	last := int64(-1)
+	last := int64(-1) // the first checkpoint frees what the process before left
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick:
-			if s.wal.End() == last {
+			if s.records() == last {
 				continue // nothing happened
 			}
 		case <-s.wal.Pressure():
@@ -186,11 +188,11 @@ func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
 				continue
 			}
 		}
-		end := s.wal.End()
+		records := s.records()
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 			err := s.Checkpoint(ctx, live, others...)
 			if err == nil {
-				last = end
+				last = records
 				break
 			}
 			if ctx.Err() != nil {
@@ -207,6 +209,9 @@ func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
 		}
 	}
 }
+
+// records counts what was appended. The journal's end won't do: a checkpoint moves it.
+func (s *Store) records() int64 { return int64(s.wal.Stats().Records) }
 
 // pressing says whether the journal needs a checkpoint before its time: the later it comes, the more has been
 // acknowledged and need not be written.

@@ -32,7 +32,7 @@ func TestStockClientsOnABadNetwork(t *testing.T) {
 		}
 		t.Cleanup(p.Close)
 		w.proxies = append(w.proxies, p)
-		users = append(users, startNode(t, libraries[i], name, gatewayproc.WebSocketURL(p.Addr()), true, counting(t, name, count)))
+		users = append(users, startNode(t, libraries[i], name, gatewayproc.WebSocketURL(p.Addr()), true, counting(name, count)))
 	}
 	for _, u := range users {
 		u.awaitOnline()
@@ -68,7 +68,7 @@ func TestStockClientsOnABadNetwork(t *testing.T) {
 }
 
 // counting counts what a driver says of the chat.
-func counting(t *testing.T, name string, count *tally.Tally) func(nodeEvent) {
+func counting(name string, count *tally.Tally) func(nodeEvent) {
 	return func(e nodeEvent) {
 		switch e.Event {
 		case "acked":
@@ -78,7 +78,7 @@ func counting(t *testing.T, name string, count *tally.Tally) func(nodeEvent) {
 		case "stanza":
 			el, err := xmppclient.Parse(e.XML)
 			if err != nil {
-				t.Errorf("%s: %v", name, err)
+				count.Fault("%s: %v", name, err)
 				return
 			}
 			if el.Name.Local != "message" {
@@ -86,12 +86,12 @@ func counting(t *testing.T, name string, count *tally.Tally) func(nodeEvent) {
 			}
 			body := el.Child("", "body")
 			if body == nil || el.Attr("type") == "error" {
-				t.Errorf("%s got %v", name, el)
+				count.Fault("%s got %v", name, el)
 				return
 			}
 			s, n, ok := chatBody(body.Text)
 			if !ok || s.To != name {
-				t.Errorf("%s got %v", name, el)
+				count.Fault("%s got %v", name, el)
 				return
 			}
 			count.Arrive(s, n)

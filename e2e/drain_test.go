@@ -17,14 +17,6 @@ func TestDrain(t *testing.T) {
 	g.AddUsers("anna", "bert", "plain")
 	count := new(tally.Tally)
 	a, b := startModel(t, g, "anna", count), startModel(t, g, "bert", count)
-	online := func() {
-		t.Helper()
-		for _, u := range []*modelUser{a, b} {
-			if err := u.client.Await(within(t, 10*time.Second), u.client.Online); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	there, back := tally.Stream{From: "anna", To: "bert"}, tally.Stream{From: "bert", To: "anna"}
 	say := func(n int) {
 		for range n {
@@ -36,7 +28,8 @@ func TestDrain(t *testing.T) {
 	}
 	const rounds = 3
 	for range rounds {
-		online()
+		a.awaitAvailable(t)
+		b.awaitAvailable(t)
 		say(300)
 		code, took := g.Term(25 * time.Second)
 		if code != 0 {

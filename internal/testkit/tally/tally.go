@@ -21,7 +21,7 @@ type Counts struct {
 	Lost         int // acknowledged, but never arrived
 	Repeated     int // arrivals of what had arrived before
 	OutOfOrder   int // first arrivals after one of a higher number
-	Unknown      int // arrivals of what was never sent
+	Unknown      int // arrivals of what was never sent, and other faults
 }
 
 func (c Counts) String() string {
@@ -48,6 +48,7 @@ type Tally struct {
 	mu      sync.Mutex
 	streams map[Stream]*stream
 	faults  []string
+	others  int
 }
 
 func (t *Tally) streamLocked(s Stream) *stream {
@@ -98,8 +99,16 @@ func (t *Tally) Arrive(s Stream, n int) {
 	st.highest = max(st.highest, n)
 }
 
+// Fault counts something else that went wrong. Faults tells the first ones.
+func (t *Tally) Fault(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.others++
+	t.faultLocked(format, args...)
+}
+
 func (t *Tally) faultLocked(format string, args ...any) {
-	if len(t.faults) < 50 {
+	if len(t.faults) < 30 {
 		t.faults = append(t.faults, fmt.Sprintf(format, args...))
 	}
 }
@@ -108,7 +117,7 @@ func (t *Tally) faultLocked(format string, args ...any) {
 func (t *Tally) Counts() Counts {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var c Counts
+	c := Counts{Unknown: t.others}
 	for _, st := range t.streams {
 		c.Sent += st.sent
 		c.Acknowledged += len(st.acked)

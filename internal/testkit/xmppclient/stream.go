@@ -179,9 +179,16 @@ func (c *Client) live(ctx context.Context, cancel context.CancelCauseFunc, conn 
 	var heard atomic.Int64
 	heard.Store(time.Now().UnixNano())
 	var writer sync.WaitGroup
-	writer.Go(func() { cancel(c.write(ctx, conn, &heard)) })
+	writer.Go(func() {
+		// What else ends a write, the reader meets too, after what came before it.
+		if err := c.write(ctx, conn, &heard); errors.Is(err, errDead) {
+			cancel(err)
+		}
+	})
 	err := c.read(ctx, conn, &heard)
-	err = cause(ctx, err)
+	if Status(err) < 0 {
+		err = cause(ctx, err)
+	}
 	cancel(err)
 	conn.Abort()
 	writer.Wait()

@@ -91,7 +91,7 @@ func (s *Session) placeLocked(h uint32) (place uint64, ok bool) {
 	if uint64(ahead) <= s.out.sent-min(s.out.sent, from) {
 		return from + uint64(ahead), true
 	}
-	if ahead > 1<<31 {
+	if ahead > 1<<31 && uint64(-ahead) <= from-s.base {
 		return from, true
 	}
 	return 0, false
@@ -181,8 +181,8 @@ func (st *stream) resume(e *stanza.Element) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.ended || s.stream != old {
-		// It ended, or somebody else resumed it, while we looked.
+	if s.ended || s.stream != old && s.stream != nil {
+		// It ended, or somebody else resumed it, while we looked. That it was detached meanwhile does not matter.
 		ended, settled := s.ended, s.handled
 		s.mu.Unlock()
 		if !ended {
@@ -224,6 +224,7 @@ func (st *stream) resume(e *stanza.Element) error {
 	s.out.sent, s.asked, s.asking, s.probing = s.out.acked, s.out.acked, false, false
 	s.owed = false
 	settled := s.handled
+	s.settled = settled // settleNow saw to it, and a later <a h/> may not say less
 	err = s.noteLocked()
 	st.session.Store(s)
 	st.state, st.log = bound, s.log

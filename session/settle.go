@@ -127,14 +127,17 @@ func (sv *Service) settled(waiting []*Session) {
 	sv.metrics.settleTime.Observe(time.Since(start).Seconds())
 	for i, s := range waiting {
 		s.mu.Lock()
-		s.settled = counts[i]
+		if int32(counts[i]-s.settled) > 0 { // a resumption may have been quicker
+			s.settled = counts[i]
+		}
 		st, owed := s.stream, s.owed
 		if s.settled == s.handled {
 			s.owed = false
 		}
+		h := s.settled
 		s.mu.Unlock()
 		if owed && st != nil {
-			st.control(ackFrame(counts[i]))
+			st.control(ackFrame(h))
 		}
 	}
 }

@@ -260,7 +260,9 @@ func brief(e *stanza.Element) string {
 	word(string(e.Name()))
 	switch e.Kind() {
 	case stanza.Message, stanza.Presence:
-		word(e.Attr("type"))
+		if typ := e.Attr("type"); typ != "chat" {
+			word(typ)
+		}
 		word(short(e.Attr("from")))
 		word(body(e))
 		if _, ok := e.Find(stanza.NSDelay, "delay"); ok {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	mstanza "mellium.im/xmpp/stanza"
@@ -111,6 +112,9 @@ func (st *stream) saslStep(e *stanza.Element) {
 func decodeSASL(s string) ([]byte, error) {
 	if s == "=" || s == "" {
 		return []byte{}, nil
+	}
+	if i := strings.IndexAny(s, "\r\n"); i >= 0 {
+		return nil, base64.CorruptInputError(i) // the decoder would skip them (RFC 4648 §3.3)
 	}
 	return base64.StdEncoding.Strict().DecodeString(s)
 }

@@ -301,7 +301,7 @@ func TestBoundStream(t *testing.T) {
 		{"§8.1.1.1: to that is no address", "<message xmlns='jabber:client' id='1' to='@'><body>x</body></message>", "message error " + testDomain + " jid-malformed"},
 		{"an iq to none", "<iq xmlns='jabber:client' type='get' id='1' to='a@b@c/'><ping xmlns='urn:xmpp:ping'/></iq>", "iq error 1 jid-malformed"},
 		{"§4.9.3.10: a stanza in another namespace", "<message xmlns='jabber:server'/>", "error unsupported-stanza-type"},
-		{"an element of jabber:client that is no stanza", "<query xmlns='jabber:client'/>", "error invalid-namespace"},
+		{"an element of jabber:client that is no stanza", "<query xmlns='jabber:client'/>", "error unsupported-stanza-type"},
 		{"an element in no namespace", "<message/>", "error invalid-namespace"},
 		{"§4.9.3.24: something unknown", "<x xmlns='urn:example:x'/>", "error unsupported-stanza-type"},
 		{"SASL again", sasl("auth", " mechanism='PLAIN'", b64("romeo")), "error unsupported-stanza-type"},

@@ -265,7 +265,7 @@ func (st *stream) handleBound(e *stanza.Element) {
 		}
 		return
 	}
-	if e.Is(stanza.NSClient, string(e.Name())) || len(e.Space()) == 0 {
+	if len(e.Space()) == 0 {
 		st.failLocked(stanza.InvalidNamespace)
 		return
 	}

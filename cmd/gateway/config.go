@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -86,9 +87,20 @@ func loadConfig(environ []string) (Config, error) {
 		return cfg, fmt.Errorf("unknown settings: %s (`gateway config` lists those there are)", strings.Join(unknown, ", "))
 	}
 	if err := env.ParseWithOptions(&cfg, env.Options{Prefix: prefix, Environment: vars}); err != nil {
-		return cfg, fmt.Errorf("settings: %w", err)
+		return cfg, wrongSetting(vars, err)
 	}
 	return cfg, cfg.validate()
+}
+
+// wrongSetting finds the variable that a parser's error is about, which knows only the field.
+func wrongSetting(vars map[string]string, err error) error {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		cfg := defaultConfig()
+		if err := env.ParseWithOptions(&cfg, env.Options{Prefix: prefix, Environment: map[string]string{name: vars[name]}}); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return fmt.Errorf("settings: %w", err)
 }
 
 func (c *Config) validate() error {

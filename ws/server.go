@@ -234,16 +234,12 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return c, bufio.NewReadWriter(c.br, bufio.NewWriterSize(c, coderWriterSize)), nil
 }
 
-// Drain refuses new connections, sends those away that have no session to do it for them, and waits for all to end.
-// The session layer finishes the others. When ctx ends first, what is left is dropped and ctx's error returned.
+// Drain refuses new connections, sends those away that the session layer has not, and waits for all to end. The session
+// layer does so before, for those that have a session. When ctx ends first, what is left is dropped and ctx's error returned.
 // Drain and Close end the Server; it cannot be used afterwards.
 func (s *Server) Drain(ctx context.Context) error {
 	s.refuseAll()
-	s.watch.each(func(t *transport) {
-		if !t.authed.Load() {
-			t.Finish(session.Restarting)
-		}
-	})
+	s.watch.each(func(t *transport) { t.Finish(session.Restarting) })
 	gone := make(chan struct{})
 	go func() {
 		s.wg.Wait()

@@ -109,7 +109,8 @@ func (f *family) clientFirst(message, nonce []byte, fetch fetcher) (*scramState,
 	first = append(first, ",s="...)
 	first = base64.StdEncoding.AppendEncode(first, salt)
 	first = append(first, ",i="...)
-	st.first = append(first, st.cred.iterationsText()...)
+	first = append(first, st.cred.iterationsText()...)
+	st.first = first
 	return st, nil
 }
 

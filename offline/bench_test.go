@@ -188,7 +188,7 @@ func BenchmarkRemove(b *testing.B) {
 // BenchmarkEmpty is what a login without mail costs.
 func BenchmarkEmpty(b *testing.B) {
 	m := benchBox(b)
-	fill(b, m, 50, func(i int) stanza.Addr { return benchUser(i) })
+	fill(b, m, 50, benchUser)
 	nobody := stanza.MustParseAddr("nobody@example.com")
 	b.ReportAllocs()
 	defer cpuTime(b)()

@@ -33,7 +33,7 @@ func runIdleServer() bool {
 	if kind == "holdfast" {
 		h = echoHandler(idleTB{})
 	}
-	go func() { _ = http.Serve(ln, h) }() //nolint:gosec // a test's own server
+	go func() { _ = http.Serve(ln, h) }()
 	fmt.Println(ln.Addr())
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {

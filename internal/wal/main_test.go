@@ -141,15 +141,6 @@ func segmentPaths(t testing.TB, dir string) []string {
 	})
 }
 
-func copyDir(t testing.TB, from string) string {
-	t.Helper()
-	to := t.TempDir()
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		t.Fatal(err)
-	}
-	return to
-}
-
 func fill(t testing.TB, l *Log, n, size int) []entry {
 	t.Helper()
 	var want []entry

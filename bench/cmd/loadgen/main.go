@@ -25,7 +25,6 @@ type options struct {
 	csv, pids, sessions string
 	users, first, count int
 	chat                bench.ChatConfig
-	idleSM              bool
 	atOnce, queued      int
 	core                int
 }

@@ -138,7 +138,8 @@ func (l *sessions) ords() []uint64 {
 	return all
 }
 
-func (l *sessions) Collect() (changed []Change, gone []uint64, commit, abort func()) {
+func (l *sessions) Collect(boundary func()) (changed []Change, gone []uint64, commit, abort func()) {
+	boundary()
 	gone, l.gone = l.gone, nil
 	kept := make(map[uint64]uint64)
 	for _, ord := range l.ords() {

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	seconds  prometheus.Histogram
 	failures prometheus.Counter
+	waits    prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -18,6 +19,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Checkpoints that failed and were tried again.",
 		}),
 	}
-	reg.MustRegister(m.seconds, m.failures)
+	m.waits = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "holdfast", Subsystem: "resume", Name: "journal_full_total",
+		Help: "Stanzas that waited because the journal was at its cap.",
+	})
+	reg.MustRegister(m.seconds, m.failures, m.waits)
 	return m
 }

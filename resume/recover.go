@@ -65,7 +65,7 @@ func (r *recovery) record(kind journal.Kind, b []byte) error {
 			return err
 		}
 		r.stanza(rec)
-	case journal.KindHandled, journal.KindAcked, journal.KindEnded:
+	case journal.KindHandled, journal.KindAcked, journal.KindMoved, journal.KindEnded:
 		ord, count, err := journal.DecodeCount(b)
 		if err != nil {
 			return err
@@ -81,10 +81,24 @@ func (r *recovery) record(kind journal.Kind, b []byte) error {
 			s = &Session{begun: true}
 			r.sessions[state.Ord] = s
 		}
-		if s.State != nil && !s.State.Managed && state.Managed {
-			s.Handled = 0 // XEP-0198 begins to count
+		if s.State != nil {
+			if !s.State.Managed && state.Managed {
+				s.Handled = 0 // XEP-0198 begins to count
+			}
+			state.Directed = s.State.Directed
+			if state.Taken.Compare(s.State.Taken) < 0 {
+				state.Taken = s.State.Taken
+			}
 		}
 		s.State = state
+	case journal.KindDirected:
+		ord, to, add, err := journal.DecodeDirected(b)
+		if err != nil {
+			return err
+		}
+		if s := r.sessions[ord]; s != nil {
+			s.directed(to, add)
+		}
 	case journal.KindUnstored, journal.KindProved:
 		user, ids, err := journal.DecodeIDs(b)
 		if err != nil {
@@ -104,6 +118,9 @@ func (r *recovery) stanza(rec *journal.Stanza) {
 	for _, t := range rec.Targets {
 		if s := r.sessions[t.Session]; s != nil {
 			s.queue(t.Pos, rec)
+			if rec.Flags&journal.FromMailbox != 0 && s.State.Taken.Compare(rec.Stanza.ID) < 0 {
+				s.State.Taken = rec.Stanza.ID
+			}
 		}
 	}
 	if rec.Flags&(journal.Stored|journal.Awaits) != 0 {
@@ -120,6 +137,14 @@ func (r *recovery) count(kind journal.Kind, ord, count uint64) {
 	case journal.KindHandled:
 		s.handled(uint32(count))
 	case journal.KindAcked:
+		// What came out of the mailbox and needs no receipt is out of it now, if the process lived to say so
+		// or not.
+		for _, rec := range s.acked(count) {
+			if rec.Flags&(journal.FromMailbox|journal.Awaits) == journal.FromMailbox {
+				r.effects = append(r.effects, Effect{Kind: journal.KindUnstored, User: s.State.Addr.Bare(), IDs: []stanza.ID{rec.Stanza.ID}})
+			}
+		}
+	case journal.KindMoved:
 		s.acked(count)
 	case journal.KindEnded:
 		delete(r.sessions, ord)
@@ -162,11 +187,25 @@ func (s *Session) place(rec *journal.Stanza) uint64 {
 	return 0
 }
 
-func (s *Session) acked(place uint64) {
-	for len(s.Queue) > 0 && s.place(s.Queue[0]) <= place {
-		s.Queue = s.Queue[1:]
+func (s *Session) acked(place uint64) (done []*journal.Stanza) {
+	n := 0
+	for n < len(s.Queue) && s.place(s.Queue[n]) <= place {
+		n++
 	}
+	done, s.Queue = s.Queue[:n], s.Queue[n:]
 	s.Acked = max(s.Acked, place)
+	return done
+}
+
+func (s *Session) directed(to string, add bool) {
+	switch {
+	case to == "":
+		s.State.Directed = nil
+	case add && !slices.Contains(s.State.Directed, to):
+		s.State.Directed = append(s.State.Directed, to)
+	case !add:
+		s.State.Directed = slices.DeleteFunc(s.State.Directed, func(a string) bool { return a == to })
+	}
 }
 
 // close closes the gaps that unreadable records left in the queue, and reports whether there were any. The client's

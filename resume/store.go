@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,7 +27,8 @@ type Store struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	checkpoint sync.Mutex // one at a time
+	checkpoint sync.Mutex   // one at a time
+	freed      atomic.Int64 // journal position before which nothing is kept
 
 	mu     sync.Mutex
 	ended  map[string]endedSession // by token: since the last checkpoint, and the newest before
@@ -34,12 +36,16 @@ type Store struct {
 	fresh  []endedSession          // not yet in the database
 	gone   []uint64                // in the database, but the journal says that they ended
 	failed time.Time               // since when checkpoints fail, zero while they do not
+	room   chan struct{}           // closed when a checkpoint made room
+	hurry  chan struct{}           // somebody waits for room
 }
 
 // Live is the sessions of this process, as a checkpoint needs them.
 type Live interface {
-	// Collect returns what changed since the last checkpoint. Commit or abort is called with the outcome.
-	Collect() (changed []Change, gone []uint64, commit, abort func())
+	// Collect calls boundary, and then returns what changed since the last checkpoint, while nothing is being
+	// handled: everything in the journal before the boundary is in what it returns or in an earlier checkpoint,
+	// and everything behind it is not half done. Commit or abort is called with the outcome.
+	Collect(boundary func()) (changed []Change, gone []uint64, commit, abort func())
 }
 
 // Flusher is another store whose effects are in the journal until it has committed them.
@@ -57,7 +63,7 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Store{cfg: cfg, db: cp, log: log, metrics: newMetrics(reg), ended: make(map[string]endedSession)}
+	s := &Store{cfg: cfg, db: cp, log: log, metrics: newMetrics(reg), ended: make(map[string]endedSession), room: make(chan struct{}), hurry: make(chan struct{}, 1)}
 	r := &recovery{sessions: make(map[uint64]*Session), log: log}
 	if err := r.load(ctx, cp); err != nil {
 		return nil, nil, err
@@ -66,7 +72,11 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 	for ord := range r.sessions {
 		stored = append(stored, ord)
 	}
-	s.wal, err = wal.Open(filepath.Join(db.Dir(), "journal"), cfg.Config, r.replay, wal.WithLogger(log), wal.WithMetrics(reg))
+	// The cap is kept by Room, which waits where no lock is held: an Append that waited for a checkpoint while it
+	// holds what the checkpoint needs would wait for ever.
+	unbounded := cfg.Config
+	unbounded.Bytes = 0
+	s.wal, err = wal.Open(filepath.Join(db.Dir(), "journal"), unbounded, r.replay, wal.WithLogger(log), wal.WithMetrics(reg))
 	if err != nil {
 		return nil, nil, fmt.Errorf("resume: %w", err)
 	}
@@ -81,6 +91,7 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 		}
 	}
 	info := s.wal.Info()
+	s.freed.Store(info.Boundary - info.Bytes)
 	if !info.SameBoot && !info.CleanShutdown {
 		// What was appended after the last Settle may be missing, and with it counts that clients were told.
 		// Their sessions can't be resumed without repeating or skipping something, so they end: the queues
@@ -124,6 +135,40 @@ func (s *Store) IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error {
 	_, err := s.wal.Append(uint8(k), journal.AppendIDs(buf[:0], user, ids), nil)
 	return err
 }
+
+// Directed implements session.Journal.
+func (s *Store) Directed(session uint64, to stanza.Addr, add bool) error {
+	var buf [256]byte
+	_, err := s.wal.Append(uint8(journal.KindDirected), journal.AppendDirected(buf[:0], session, to, add), nil)
+	return err
+}
+
+// Room implements session.Journal: it waits while the journal is at its cap.
+func (s *Store) Room(ctx context.Context) error {
+	if s.cfg.Bytes == 0 || s.used() < s.cfg.Bytes {
+		return nil
+	}
+	s.metrics.waits.Inc()
+	for {
+		s.mu.Lock()
+		more := s.room
+		s.mu.Unlock()
+		if s.used() < s.cfg.Bytes {
+			return nil
+		}
+		select {
+		case s.hurry <- struct{}{}:
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-more:
+		}
+	}
+}
+
+func (s *Store) used() int64 { return s.wal.End() - s.freed.Load() }
 
 // Settle implements session.Journal.
 func (s *Store) Settle(ctx context.Context) error {
@@ -187,6 +232,7 @@ func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
 			if !s.pressing() {
 				continue
 			}
+		case <-s.hurry:
 		}
 		records := s.records()
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
@@ -216,12 +262,11 @@ func (s *Store) records() int64 { return int64(s.wal.Stats().Records) }
 // pressing says whether the journal needs a checkpoint before its time: the later it comes, the more has been
 // acknowledged and need not be written.
 func (s *Store) pressing() bool {
-	st := s.wal.Stats()
 	limit := 4 * s.cfg.Segment
 	if s.cfg.Bytes > 0 {
 		limit = s.cfg.Bytes / 4
 	}
-	return st.Waiting > 0 || int64(st.Segments)*s.cfg.Segment > limit
+	return s.used() > limit
 }
 
 // Checkpoint writes what changed to the database and frees the journal up to where it began.
@@ -230,16 +275,18 @@ func (s *Store) Checkpoint(ctx context.Context, live Live, others ...Flusher) (e
 	defer s.checkpoint.Unlock()
 	start := time.Now()
 	defer func() { s.outcome(err, time.Since(start)) }()
-	boundary, err := s.wal.Rotate()
+	var boundary int64
+	var rotated error
+	changed, gone, commit, abort := live.Collect(func() { boundary, rotated = s.wal.Rotate() })
 	switch {
-	case errors.Is(err, wal.ErrClosed):
-		return err
-	case err != nil:
+	case errors.Is(rotated, wal.ErrClosed):
+		abort()
+		return rotated
+	case rotated != nil:
 		// No new segment could begin. The boundary before the present one is good all the same, and freeing
 		// up to there is what makes room.
-		s.log.Warn("journal goes on in the same segment", "error", err)
+		s.log.Warn("journal goes on in the same segment", "error", rotated)
 	}
-	changed, gone, commit, abort := live.Collect()
 	s.mu.Lock()
 	gone = append(gone, s.gone...)
 	ended := s.fresh
@@ -267,6 +314,11 @@ func (s *Store) Checkpoint(ctx context.Context, live Live, others ...Flusher) (e
 	if err := s.wal.Free(boundary); err != nil {
 		return fmt.Errorf("resume: free journal: %w", err)
 	}
+	s.freed.Store(boundary)
+	s.mu.Lock()
+	close(s.room)
+	s.room = make(chan struct{})
+	s.mu.Unlock()
 	return nil
 }
 

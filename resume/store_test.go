@@ -217,10 +217,10 @@ type lockedLive struct {
 	l  *sessions
 }
 
-func (l lockedLive) Collect() ([]Change, []uint64, func(), func()) {
+func (l lockedLive) Collect(boundary func()) ([]Change, []uint64, func(), func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	changed, gone, commit, abort := l.l.Collect()
+	changed, gone, commit, abort := l.l.Collect(boundary)
 	locked := func(f func()) func() {
 		return func() {
 			l.mu.Lock()

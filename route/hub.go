@@ -22,6 +22,8 @@ type Backend[S Session, V any] interface {
 	Deliver(from S, st *stanza.Stanza, to []S) (int, error)
 	// Store is offline storage; accepted is false when the sender is to be told.
 	Store(from S, user stanza.Addr, st *stanza.Stanza) (verdict V, accepted bool, err error)
+	// Storable says whether Store would keep the message, limits aside.
+	Storable(st *stanza.Stanza) bool
 	// Unroutable tells the sender that nobody gets the message. The verdict is Store's, zero when the mailbox
 	// was not asked.
 	Unroutable(from S, st *stanza.Stanza, verdict V) error

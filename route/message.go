@@ -39,6 +39,10 @@ func (h *Hub[S, V]) Message(from S, st *stanza.Stanza) error {
 func (h *Hub[S, V]) messageLocked(u *user[S], from S, st *stanza.Stanza, bare stanza.Addr) (verdict V, accepted bool, err error) {
 	if st.To.IsFull() {
 		if s, ok := u.find(st.To); ok {
+			if u.draining == s && h.backend.Storable(st) && later(st) {
+				// Behind what it is still to be given.
+				return h.backend.Store(from, bare, st)
+			}
 			u.targets = append(u.targets[:0], s)
 			n, err := h.backend.Deliver(from, st, u.targets)
 			if err != nil || n > 0 {
@@ -71,11 +75,21 @@ func (h *Hub[S, V]) messageLocked(u *user[S], from S, st *stanza.Stanza, bare st
 		return verdict, true, err
 	}
 	var none S
-	if u.targets = u.receivers(u.targets[:0]); len(u.targets) > 0 && u.draining == none {
+	u.targets = u.receivers(u.targets[:0])
+	if len(u.targets) > 0 && (u.draining == none || !h.backend.Storable(st)) {
 		n, err := h.backend.Deliver(from, st, u.targets)
 		if err != nil || n > 0 {
 			return verdict, true, err
 		}
 	}
 	return h.backend.Store(from, bare, st)
+}
+
+// later reports whether a message may wait in the mailbox (§8.5.2): of a type that is stored at all.
+func later(st *stanza.Stanza) bool {
+	switch string(st.TypeRaw()) {
+	case "error", "groupchat", "headline":
+		return false
+	}
+	return true
 }

@@ -87,7 +87,7 @@ func (s *Session) answered(st *stanza.Stanza) {
 		return
 	}
 	receipts := slices.ContainsFunc(info.Features, func(f discoFeature) bool { return f.Var == stanza.NSReceipts })
-	if info.hash() == ver {
+	if hash := info.hash(); hash != "" && hash == ver {
 		s.sv.caps.put(ver, receipts)
 	}
 	s.knowReceipts(receipts)
@@ -144,6 +144,9 @@ func (d *discoResult) hash() string {
 	}
 	slices.Sort(forms)
 	parts = append(parts, forms...)
+	if slices.ContainsFunc(features, func(f string) bool { return strings.Contains(f, "<") }) {
+		return "" // two features that look like another list (XEP-0115 §8.1 asks to be careful)
+	}
 	sum := sha1.Sum([]byte(strings.Join(parts, "<") + "<")) //nolint:gosec // see above
 	return base64.StdEncoding.EncodeToString(sum[:])
 }

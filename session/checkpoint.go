@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"holdfast/internal/journal"
 )
 
@@ -14,10 +16,13 @@ type Checkpoint struct {
 	last     []uint64
 }
 
-// Checkpoint collects the sessions that changed. Everything appended to the journal before the call is in it or in an
-// earlier one. Commit or Abort must follow.
-func (sv *Service) Checkpoint() *Checkpoint {
+// Checkpoint waits until nothing is half done, calls boundary, and collects the sessions that changed: everything in the
+// journal before the boundary is in it or in an earlier one. Commit or Abort must follow.
+func (sv *Service) Checkpoint(boundary func()) *Checkpoint {
 	c := &Checkpoint{sv: sv}
+	sv.quiesce()
+	defer sv.barrier.Unlock()
+	boundary()
 	sv.mu.Lock()
 	c.Gone, sv.gone = sv.gone, nil
 	sv.mu.Unlock()
@@ -28,6 +33,9 @@ func (sv *Service) Checkpoint() *Checkpoint {
 			continue
 		}
 		r := Restored{State: s.stateLocked(), Handled: s.handled, Acked: s.out.acked}
+		for a := range s.directed {
+			r.State.Directed = append(r.State.Directed, a.String())
+		}
 		for place := max(s.kept, s.out.acked) + 1; place <= s.out.last(); place++ {
 			r.Queue = append(r.Queue, s.out.at(place).record(s.ord, place))
 		}
@@ -39,6 +47,18 @@ func (sv *Service) Checkpoint() *Checkpoint {
 		s.mu.Unlock()
 	}
 	return c
+}
+
+// quiesce takes the barrier. Something that takes long, like a request that waits for the database, must not hold up
+// everybody else while it is waited for; only when no quiet moment comes do the others wait too.
+func (sv *Service) quiesce() {
+	for range 50 {
+		if sv.barrier.TryLock() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	sv.barrier.Lock()
 }
 
 // Commit says that the store has it.

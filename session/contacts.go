@@ -24,6 +24,8 @@ func rosterQuery(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) 
 
 // rosterGet is §2.2, with versions §2.6.
 func (s *Session) rosterGet(st *stanza.Stanza, q stanza.Child) ([]byte, error) {
+	// The answer is in the outbox before anything that changes the roster can be pushed.
+	defer s.sv.rosterTurn(s.addr)()
 	versioned := q.HasAttr("ver")
 	items, version, delta, err := s.sv.roster.Items(s.sv.ctx, s.addr.Bare(), q.Attr("ver"), versioned)
 	if err != nil {
@@ -58,7 +60,10 @@ func (s *Session) rosterGet(st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 	for _, c := range items {
 		b = c.appendTo(b)
 	}
-	return append(b, "</query>"...), nil
+	if err := s.send(nil, stanza.Result(st, append(b, "</query>"...))); err != nil {
+		return nil, err
+	}
+	return nil, errNoReply
 }
 
 func (c *Contact) appendTo(b []byte) []byte {
@@ -155,7 +160,7 @@ func (sv *Service) removeContact(user, contact stanza.Addr) error {
 // rosterTurn keeps a user's roster changes and their pushes in one order, since a push carries a version. It returns
 // what ends the turn. No two turns are taken at once.
 func (sv *Service) rosterTurn(user stanza.Addr) (done func()) {
-	mu := &sv.turns[maphash.String(sv.seed, user.String())%uint64(len(sv.turns))]
+	mu := &sv.turns[maphash.String(sv.seed, user.Bare().String())%uint64(len(sv.turns))]
 	mu.Lock()
 	return mu.Unlock
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	mstanza "mellium.im/xmpp/stanza"
@@ -68,7 +69,7 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		d.rec.Flags |= journal.Held
 	}
 	d.rec.Origin, d.rec.N = 0, 0
-	if from.counts() && st.Kind() == stanza.Message {
+	if from.counts() {
 		d.rec.Origin, d.rec.N = from.ord, from.in
 	}
 	if err := sv.journal.Stanza(&d.rec); err != nil {
@@ -85,6 +86,10 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		e.copies = new(copies)
 		e.copies.open.Store(int32(len(d.targets)))
 	}
+	if flags&awaits != 0 {
+		// Before anybody can answer; again, for what is resent, which does nothing.
+		sv.receipts.Open(st)
+	}
 	for _, s := range d.targets {
 		e.flags &^= held
 		if s.stream == nil {
@@ -94,10 +99,10 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		}
 		s.out.push(e)
 		s.dirty = true
+		if flags&awaits != 0 && !s.available.IsZero() && st.ID.Time().Before(s.available) {
+			s.rememberHad(st.ID)
+		}
 		s.mu.Unlock()
-	}
-	if flags&awaits != 0 {
-		sv.receipts.Open(st) // again, for what is resent: that does nothing
 	}
 	for _, t := range d.wake {
 		t.Wake()
@@ -124,6 +129,17 @@ func (f entryFlags) record() (r journal.Flags) {
 		r |= journal.FromMailbox
 	}
 	return r
+}
+
+// maxHad bounds what a session remembers of messages it was given late.
+const maxHad = 256
+
+// rememberHad notes a message that Resend would otherwise take to be new to this session. The caller holds mu.
+func (s *Session) rememberHad(id stanza.ID) {
+	if len(s.had) >= maxHad {
+		s.had = append(s.had[:0], s.had[1:]...)
+	}
+	s.had = append(s.had, id)
 }
 
 // counts reports whether the stanza being handled is one that a journal record should name: its sender will hear of
@@ -177,7 +193,8 @@ func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, for
 		rec.Origin, rec.N = from.ord, from.in
 	}
 	if err := sv.journal.Stanza(&rec); err != nil {
-		return verdict, err
+		// The sender will send it again, with another id.
+		return verdict, errors.Join(err, sv.mailbox.Remove(user, st.ID))
 	}
 	if rec.Origin != 0 {
 		from.recorded = true

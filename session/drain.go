@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"holdfast/stanza"
 )
 
@@ -8,67 +10,150 @@ import (
 // anything newer. A long mailbox is given in pages, each when the one before is nearly acknowledged; until the last
 // one is out, new messages go to the mailbox too. A message leaves the mailbox when the client has proved that it
 // has it.
+//
+// One session of a user drains at a time (Table.Draining). It keeps the turn while it has a connection, or while no
+// other session could take over.
 
-const pageBytes = 256 << 10
+const (
+	pageBytes = 256 << 10
+	// drainRetry is the time after which a mailbox that could not be read is tried again.
+	drainRetry = time.Second
+)
 
-// drain begins to give the mailbox to a session, under the user's lock.
-func (sv *Service) drainLocked(t Table, s *Session) error {
-	if t.Draining() != nil {
-		return nil
-	}
-	empty, err := sv.mailbox.Empty(s.addr.Bare())
-	if err != nil || empty {
-		return err
-	}
-	// What another session holds is its business until it ends.
-	for _, other := range t.Sessions() {
+// drainLocked begins to give the mailbox to a session, under the user's lock. A mailbox that cannot be read is tried
+// again later.
+func (sv *Service) drainLocked(t Table, s *Session) {
+	if other := t.Draining(); other != nil && other != s {
 		other.mu.Lock()
-		taken := other.taken
+		waits := other.stream == nil
+		if waits {
+			other.paging = false
+		}
 		other.mu.Unlock()
-		if other != s && s.taken.Compare(taken) < 0 {
-			s.taken = taken
+		if !waits {
+			return
 		}
 	}
-	return sv.pageLocked(t, s)
+	if empty, err := sv.mailbox.Empty(s.addr.Bare()); err == nil && empty {
+		if t.Draining() != nil {
+			t.SetDraining(nil)
+		}
+		return
+	}
+	t.SetDraining(s)
+	sv.pageLocked(t, s)
 }
 
-func (sv *Service) pageLocked(t Table, s *Session) error {
-	for {
+// pageLocked gives as much of the mailbox as there is room for.
+func (sv *Service) pageLocked(t Table, s *Session) {
+	more := true
+	for more {
 		s.mu.Lock()
-		room := sv.cfg.PageMessages - s.out.n
+		count, bytes := s.pageRoomLocked()
 		over := s.ended || s.spilling
-		s.paging = !over && room <= 0
+		s.paging = !over && count <= 0
 		after, paging := s.taken, s.paging
 		s.mu.Unlock()
 		if over {
-			t.SetDraining(nil)
-			return nil
+			break
 		}
 		if paging {
-			t.SetDraining(s)
-			return nil
+			return
 		}
-		page, more, err := sv.mailbox.Page(s.addr.Bare(), after, room, pageBytes)
+		var page []*stanza.Stanza
+		var err error
+		page, more, err = sv.mailbox.Page(s.addr.Bare(), after, count, bytes)
 		if err != nil {
-			t.SetDraining(nil)
-			return err
+			s.log.Error("mailbox not read", "error", err)
+			sv.retryDrain(s)
+			return
 		}
-		one := [1]*Session{s}
-		for _, m := range page {
-			n, err := sv.deliver(nil, m, one[:], fromMailbox|sv.awaits(m))
-			if err != nil || n == 0 {
-				t.SetDraining(nil)
-				return err
-			}
-			s.mu.Lock()
-			s.taken = m.ID
-			s.mu.Unlock()
-		}
-		if !more {
-			t.SetDraining(nil)
-			return nil
+		if !sv.givePage(t, s, page) {
+			return
 		}
 	}
+	s.mu.Lock()
+	s.paging = false
+	s.mu.Unlock()
+	t.SetDraining(nil)
+}
+
+// pageRoomLocked is how much of the mailbox a session may be given now. Half of its outbox stays free for all else.
+func (s *Session) pageRoomLocked() (count, bytes int) {
+	cfg := &s.sv.cfg
+	count, bytes = cfg.PageMessages, pageBytes
+	if cfg.OutboxStanzas > 0 {
+		count = min(count, max(cfg.OutboxStanzas/2, 1))
+	}
+	if cfg.OutboxBytes > 0 {
+		bytes = min(bytes, max(cfg.OutboxBytes/2, 1))
+	}
+	if s.out.n > 0 && s.out.bytes >= bytes {
+		return 0, 0
+	}
+	return count - s.out.n, max(bytes-s.out.bytes, 1)
+}
+
+// givePage puts a page into the outbox. It reports false when that has to go on later.
+func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
+	one := [1]*Session{s}
+	for _, m := range page {
+		if !sv.heldElsewhere(t, s, m.ID) {
+			s.mu.Lock()
+			s.paging = s.overLocked(len(m.Raw()))
+			paging := s.paging
+			s.mu.Unlock()
+			if paging {
+				return false
+			}
+			n, err := sv.deliver(nil, m, one[:], fromMailbox|sv.awaits(m))
+			if err != nil {
+				s.log.Error("message not taken from the mailbox", "error", err)
+				sv.retryDrain(s)
+				return false
+			}
+			if n == 0 {
+				t.SetDraining(nil)
+				return false // it is ending, and what is left is handed on then
+			}
+		}
+		s.mu.Lock()
+		s.taken = m.ID
+		s.mu.Unlock()
+	}
+	return true
+}
+
+// heldElsewhere reports whether another session of the user has a message of the mailbox in its outbox: then it is that
+// session's, until it is acknowledged or the session ends.
+func (sv *Service) heldElsewhere(t Table, s *Session, id stanza.ID) bool {
+	for _, other := range t.Sessions() {
+		if other == s {
+			continue
+		}
+		other.mu.Lock()
+		has := !other.taken.IsZero() && other.out.has(id)
+		other.mu.Unlock()
+		if has {
+			return true
+		}
+	}
+	return false
+}
+
+// retryDrain tries later what could not be done now. The session keeps the turn meanwhile.
+func (sv *Service) retryDrain(s *Session) {
+	s.mu.Lock()
+	s.paging = true
+	s.mu.Unlock()
+	time.AfterFunc(drainRetry, func() {
+		if sv.ctx.Err() != nil {
+			return
+		}
+		sv.enter()
+		defer sv.leave()
+		sv.drainMore(s)
+	})
 }
 
 // drainMore gives the next page, if there is one to come.
@@ -80,29 +165,32 @@ func (sv *Service) drainMore(s *Session) {
 		return
 	}
 	sv.router.Locked(s.addr.Bare(), func(t Table) {
-		if t.Draining() != s {
-			return
-		}
-		if err := sv.pageLocked(t, s); err != nil {
-			s.log.Error("mailbox not read", "error", err)
+		if t.Draining() == s {
+			sv.pageLocked(t, s)
 		}
 	})
 }
 
-// passMailbox offers what an ended session left in the mailbox to one that has had nothing of it.
-func (sv *Service) passMailbox(user stanza.Addr) {
-	sv.router.Locked(user, func(t Table) {
-		for _, s := range t.Receivers(nil) {
-			s.mu.Lock()
-			fresh := s.taken.IsZero()
-			s.mu.Unlock()
-			if !fresh {
-				continue
-			}
-			if err := sv.drainLocked(t, s); err != nil {
-				s.log.Error("mailbox not read", "error", err)
-			}
+// passDrainLocked lets another connected session go on where one cannot: that went away, or does not want messages any
+// more. When there is none, keep says whether the turn is kept for the one that left.
+func (sv *Service) passDrainLocked(t Table, from *Session, keep bool) {
+	if t.Draining() != from {
+		return
+	}
+	for _, s := range t.Receivers(nil) {
+		s.mu.Lock()
+		able := s != from && s.stream != nil && !s.ended && !s.spilling
+		s.mu.Unlock()
+		if able {
+			from.mu.Lock()
+			from.paging = false
+			from.mu.Unlock()
+			t.SetDraining(s)
+			sv.pageLocked(t, s)
 			return
 		}
-	})
+	}
+	if !keep {
+		t.SetDraining(nil)
+	}
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	mstanza "mellium.im/xmpp/stanza"
@@ -8,6 +9,18 @@ import (
 	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
+
+// room is the back-pressure on clients: a stanza is handled only when the journal and the packet cache have room for it.
+// Nothing may be locked.
+func (sv *Service) room(e *stanza.Element) error {
+	if err := sv.journal.Room(sv.intake); err != nil {
+		return err
+	}
+	if e.Payloads()&stanza.ReceiptRequest != 0 {
+		return sv.receipts.Room(sv.intake)
+	}
+	return nil
+}
 
 // inbound takes one stanza of the client. When it returns without an error, everything that the stanza did is in the
 // journal and it is counted; with an error it is not counted, and the client will send it again. The caller holds
@@ -128,11 +141,6 @@ func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 	if st.Payloads()&(stanza.ReceiptReceived|stanza.MarkerReceived|stanza.MarkerDisplayed|stanza.MarkerAcknowledged) != 0 {
 		s.proofSent(st)
 	}
-	if st.Payloads()&stanza.ReceiptRequest != 0 {
-		if err := sv.receipts.Room(sv.ctx); err != nil {
-			return err
-		}
-	}
 	return sv.router.Message(s, st)
 }
 
@@ -174,6 +182,11 @@ func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) err
 // Resend gives a message whose receipt is overdue to the sessions that can't have had it: those that became available
 // after it came in. It reports how many there were.
 func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
+	sv.enter()
+	defer sv.leave()
+	if sv.removedSince(st.To.Bare(), st.ID) {
+		return 0, nil
+	}
 	sv.router.Locked(st.To.Bare(), func(t Table) {
 		if t.Draining() != nil {
 			return
@@ -181,7 +194,7 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 		var fresh []*Session
 		for _, s := range t.Receivers(nil) {
 			s.mu.Lock()
-			if s.available.After(st.ID.Time().Add(time.Millisecond)) {
+			if s.available.After(st.ID.Time().Add(time.Millisecond)) && s.taken.Compare(st.ID) < 0 && !slices.Contains(s.had, st.ID) {
 				fresh = append(fresh, s)
 			}
 			s.mu.Unlock()
@@ -196,6 +209,11 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 // Fallback puts a message whose receipt did not come into the mailbox, where a late receipt still finds it. It reports
 // false when the policy forbids that.
 func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
+	sv.enter()
+	defer sv.leave()
+	if sv.removedSince(st.To.Bare(), st.ID) {
+		return false, nil
+	}
 	sv.router.Locked(st.To.Bare(), func(Table) {
 		var verdict Verdict
 		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict != Kept {
@@ -209,6 +227,8 @@ func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
 
 // Bounce answers a message whose receipt did not come.
 func (sv *Service) Bounce(st *stanza.Stanza) error {
+	sv.enter()
+	defer sv.leave()
 	sv.bounce(st, mstanza.Error{
 		Type: mstanza.Wait, Condition: mstanza.RecipientUnavailable,
 		Text: map[string]string{"en": "no receipt came"},
@@ -217,4 +237,11 @@ func (sv *Service) Bounce(st *stanza.Stanza) error {
 }
 
 // Withdraw takes a message out of the mailbox again, because its receipt came while it was put there.
-func (sv *Service) Withdraw(user stanza.Addr, id stanza.ID) { sv.unstore(user, []stanza.ID{id}) }
+func (sv *Service) Withdraw(user stanza.Addr, id stanza.ID) {
+	sv.enter()
+	defer sv.leave()
+	sv.unstore(user, []stanza.ID{id})
+}
+
+// Storable tells Router whether the mailbox would keep a message at all.
+func (sv *Service) Storable(st *stanza.Stanza) bool { return sv.mailbox.Storable(st) }

@@ -24,8 +24,12 @@ func (sv *Service) detach(s *Session, st *stream) bool {
 		return false
 	}
 	s.stream = nil
+	paging := s.paging
 	s.mu.Unlock()
 	sv.await(s)
+	if paging {
+		sv.router.Locked(s.addr.Bare(), func(t Table) { sv.passDrainLocked(t, s, true) })
+	}
 	return true
 }
 
@@ -47,6 +51,8 @@ func (sv *Service) await(s *Session) {
 
 func (s *Session) expireAfterLocked(d time.Duration) {
 	s.expiry = time.AfterFunc(d, func() {
+		s.sv.enter()
+		defer s.sv.leave()
 		s.mu.Lock()
 		back := s.stream != nil
 		s.mu.Unlock()
@@ -58,9 +64,9 @@ func (s *Session) expireAfterLocked(d time.Duration) {
 	})
 }
 
-// leave ends a session whose client closed the stream: it is gone for everybody else at once, but what it was sent
+// depart ends a session whose client closed the stream: it is gone for everybody else at once, but what it was sent
 // is sorted out when the transport has closed too.
-func (sv *Service) leave(s *Session, st *stream) {
+func (sv *Service) depart(s *Session, st *stream) {
 	if !sv.retire(s, st, nil) {
 		return
 	}
@@ -74,7 +80,7 @@ func (sv *Service) end(s *Session, st *stream) {
 	var refused []*stanza.Stanza
 	first := sv.retire(s, st, func(t Table) { queue, refused = sv.requeueLocked(s, t) })
 	if !first {
-		// leave was here before.
+		// depart was here before.
 		s.mu.Lock()
 		left := s.leaving && s.stream == st
 		s.mu.Unlock()
@@ -113,12 +119,10 @@ func (sv *Service) retire(s *Session, st *stream, then func(Table)) bool {
 		}
 		s.mu.Unlock()
 		t.Remove(s)
-		if t.Draining() == s {
-			t.SetDraining(nil)
-		}
 		if then != nil {
 			then(t)
 		}
+		sv.passDrainLocked(t, s, false)
 	})
 	return first
 }
@@ -126,14 +130,10 @@ func (sv *Service) retire(s *Session, st *stream, then func(Table)) bool {
 // farewell says to those who saw the session that it is gone.
 func (sv *Service) farewell(s *Session) {
 	s.mu.Lock()
-	presence, directed, taken := s.presence, s.directed, s.taken
+	presence, directed := s.presence, s.directed
 	s.presence, s.directed = nil, nil
 	s.mu.Unlock()
 	sv.absent(s, presence != nil, directed, nil)
-	if !taken.IsZero() {
-		// What it had from the mailbox and did not acknowledge is for the others of this user.
-		sv.passMailbox(s.addr.Bare())
-	}
 }
 
 // bury forgets an ended session, but for its count (XEP-0198 §5: <failed h='…'/>).
@@ -156,42 +156,76 @@ func (sv *Service) bury(s *Session) {
 // user's other sessions that would get them, else to the mailbox. It returns what is to be answered with an error:
 // IQ requests, and messages that the mailbox refused.
 func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused []*stanza.Stanza) {
-	s.mu.Lock()
-	queue := make([]entry, 0, s.out.n)
-	for s.out.n > 0 {
-		queue = append(queue, s.out.pop())
-	}
-	s.mu.Unlock()
 	var others []*Session
-	for _, e := range queue {
-		if e.copies != nil && e.copies.open.Add(-1) > 0 {
-			continue // another of the user's clients has it before it
+	for {
+		s.mu.Lock()
+		if s.out.n == 0 {
+			s.mu.Unlock()
+			return requests, refused
 		}
-		if e.copies != nil && e.copies.acked.Load() {
-			continue
+		e := *s.out.at(s.out.acked + 1)
+		s.mu.Unlock()
+		if others = t.Receivers(others[:0]); t.Draining() != nil && t.Draining() != s {
+			others = others[:0] // they get it in its turn
 		}
 		switch e.st.Kind() {
 		case stanza.IQ:
 			requests = append(requests, e)
 		case stanza.Message:
-			if e.flags&fromMailbox != 0 {
-				continue // it is still there
-			}
-			if others = t.Receivers(others[:0]); len(others) > 0 && t.Draining() == nil && rerouted(e.st) {
-				if n, err := sv.deliver(nil, e.st, others, e.flags&awaits); err == nil && n > 0 {
-					continue
-				}
-			}
-			verdict, err := sv.store(nil, s.addr.Bare(), e.st, true)
-			if err != nil {
-				s.log.Error("message of an ended session not stored", "error", err)
-			}
-			if verdict == Refused || verdict == Full {
+			if !sv.handOn(s, e, others) {
 				refused = append(refused, e.st)
 			}
 		}
+		// Only now: what is out of the queue is somewhere else.
+		s.mu.Lock()
+		s.out.pop()
+		place := s.out.acked
+		s.mu.Unlock()
+		if err := sv.journal.Count(journal.KindMoved, s.ord, place); err != nil {
+			s.log.Error("end of session not recorded", "error", err)
+		}
 	}
-	return requests, refused
+}
+
+// handOn finds another place for one message of an ended session. It reports false when there is none.
+func (sv *Service) handOn(s *Session, e entry, others []*Session) bool {
+	if e.copies != nil && (e.copies.open.Add(-1) > 0 || e.copies.acked.Load()) {
+		return true // another of the user's clients has it
+	}
+	if rerouted(e.st) && len(others) > 0 {
+		to, flags := others, e.flags&(awaits|fromMailbox)
+		if flags&fromMailbox != 0 {
+			to = others[:1]
+			if to[0].takes(e.st.ID) {
+				return true // it had it out of the mailbox itself
+			}
+		}
+		if n, err := sv.deliver(nil, e.st, to, flags); err == nil && n > 0 {
+			return true
+		}
+	}
+	if e.flags&fromMailbox != 0 {
+		return true // it is still there
+	}
+	if sv.removedSince(s.addr.Bare(), e.st.ID) {
+		return true // its recipient's account is gone
+	}
+	verdict, err := sv.store(nil, s.addr.Bare(), e.st, true)
+	if err != nil {
+		s.log.Error("message of an ended session not stored", "error", err)
+	}
+	return verdict == Kept || verdict == Dropped
+}
+
+// takes notes that the session is given a message of the mailbox, and reports whether it was given it before.
+func (s *Session) takes(id stanza.ID) (before bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken.Compare(id) >= 0 {
+		return true
+	}
+	s.taken = id
+	return false
 }
 
 // rerouted says which messages, meant for a session that is gone, make sense for another one of its user
@@ -216,21 +250,34 @@ func (sv *Service) refuse(requests []entry, refused []*stanza.Stanza) {
 
 // spill ends a session that is over its caps: it loses its resumption, not its messages (contract 5).
 func (sv *Service) spill(s *Session) {
+	sv.enter()
+	defer sv.leave()
 	sv.metrics.spilled.Inc()
 	s.log.Warn("session over its limits, its messages go to offline storage")
-	s.mu.Lock()
-	st := s.stream
-	s.mu.Unlock()
-	if st == nil {
-		sv.end(s, nil)
-		return
+	sv.terminate(s, stanza.ResourceConstraint.WithText("too much waits to be acknowledged"))
+}
+
+// terminate ends a session whatever becomes of its stream meanwhile. Nothing of the stream is handled any more when it
+// returns. The caller holds no inMu but that of a stream without a session.
+func (sv *Service) terminate(s *Session, why stanza.StreamError) {
+	for {
+		s.mu.Lock()
+		st, ended := s.stream, s.ended
+		s.mu.Unlock()
+		if ended {
+			return
+		}
+		if st == nil {
+			sv.end(s, nil)
+			continue
+		}
+		st.inMu.Lock()
+		st.over = true
+		sv.end(s, st)
+		st.inMu.Unlock()
+		st.control(why.Raw())
+		st.finish(Closed)
 	}
-	st.inMu.Lock()
-	st.over = true
-	sv.end(s, st)
-	st.inMu.Unlock()
-	st.control(stanza.ResourceConstraint.WithText("too much waits to be acknowledged").Raw())
-	st.finish(Closed)
 }
 
 // Restored is a session as the stores have it.
@@ -279,10 +326,8 @@ func (sv *Service) Restore(all []Restored) error {
 				return errGap
 			}
 			s.out.push(restoredEntry(q, shared))
-			if q.Flags&journal.FromMailbox != 0 && s.taken.Compare(q.Stanza.ID) < 0 {
-				s.taken = q.Stanza.ID
-			}
 		}
+		s.taken = r.State.Taken
 		s.out.sent = s.out.last() // the process that was killed may have sent any of it
 		s.detached = r.State.Detached
 		if s.detached.IsZero() || s.detached.After(now) {
@@ -294,8 +339,14 @@ func (sv *Service) Restore(all []Restored) error {
 		sv.add(s)
 		sv.router.Locked(s.addr.Bare(), func(t Table) {
 			t.Add(s)
-			if s.presence != nil {
-				t.SetPriority(s, true, s.priority)
+			if s.presence == nil {
+				return
+			}
+			t.SetPriority(s, true, s.priority)
+			if empty, err := sv.mailbox.Empty(s.addr.Bare()); s.priority >= 0 && t.Draining() == nil && (err != nil || !empty) {
+				// It may have been in the middle of its mailbox. Should it end below, its turn passes on.
+				s.paging = true
+				t.SetDraining(s)
 			}
 		})
 		if s.token == "" || now.Sub(s.detached) >= s.max {
@@ -330,14 +381,12 @@ func restoredEntry(q *journal.Stanza, shared map[stanza.ID]*copies) entry {
 	if (q.Flags&journal.Copied != 0 || len(q.Targets) > 1) && !q.Stanza.ID.IsZero() {
 		c := shared[q.Stanza.ID]
 		if c == nil {
-			// Outboxes that are not restored had it acknowledged, or handed it on.
+			// Whether one that is not restored was acknowledged is not known any more. Should nobody
+			// acknowledge this one, it is better had twice, on two devices, than not at all.
 			c = new(copies)
-			c.acked.Store(true)
 			shared[q.Stanza.ID] = c
 		}
-		if c.open.Add(1) > 1 {
-			c.acked.Store(false)
-		}
+		c.open.Add(1)
 		e.copies = c
 	}
 	return e

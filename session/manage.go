@@ -54,12 +54,13 @@ func (st *stream) answerRequest(s *Session) {
 	s.mu.Lock()
 	managed, h := s.managed, s.settled
 	s.owed = managed && s.settled != s.handled
+	if managed {
+		st.control(ackFrame(h)) // before anybody can say more
+	}
 	s.mu.Unlock()
 	if !managed {
 		st.control(smFailed("unexpected-request", nil))
-		return
 	}
-	st.control(ackFrame(h))
 }
 
 // takeAck trims the outbox. An acknowledgement of more than was sent is the client's error (§4).
@@ -168,26 +169,13 @@ func (st *stream) resume(e *stanza.Element) error {
 		st.control(smFailed("item-not-found", nil))
 		return nil
 	}
-	// Whatever the old stream is handling now is counted before the client hears the count.
-	s.mu.Lock()
-	old := s.stream
-	s.mu.Unlock()
-	if old != nil {
-		old.inMu.Lock()
-		old.over = true
-		old.inMu.Unlock()
-	}
-	if err := s.settleNow(); err != nil {
+	old, err := st.seize(s)
+	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	if s.ended || s.stream != old && s.stream != nil {
-		// It ended, or somebody else resumed it, while we looked. That it was detached meanwhile does not matter.
-		ended, settled := s.ended, s.handled
+	if s.ended || s.spilling {
+		settled := s.handled
 		s.mu.Unlock()
-		if !ended {
-			return stanza.Conflict
-		}
 		sv.metrics.resumes.WithLabelValues("ended").Inc()
 		st.control(smFailed("item-not-found", &settled))
 		return nil
@@ -195,10 +183,8 @@ func (st *stream) resume(e *stanza.Element) error {
 	place, ok := s.placeLocked(uint32(h))
 	if !ok {
 		sent := s.hLocked(s.out.sent)
-		if old != nil {
-			// The old stream is cut all the same: its reader was told to stop.
-			s.stream = nil
-		}
+		// The old stream is cut all the same: its reader was told to stop.
+		s.stream = nil
 		s.mu.Unlock()
 		if old != nil {
 			old.conflict("the session was asked for by another stream")
@@ -246,6 +232,35 @@ func (st *stream) resume(e *stanza.Element) error {
 	return nil
 }
 
+// seize stops whatever stream a session has, makes what it handled safe, and returns that stream, nil if there is none,
+// with the session's mu held. Whatever the old stream is handling is counted before the client hears the count.
+func (st *stream) seize(s *Session) (old *stream, err error) {
+	for {
+		s.mu.Lock()
+		old = s.stream
+		s.mu.Unlock()
+		if old != nil {
+			old.inMu.Lock()
+			old.over = true
+			old.inMu.Unlock()
+		}
+		if err := s.settleNow(); err != nil {
+			if old != nil {
+				old.finish(Broken) // it is deaf already; its loss detaches the session
+			}
+			return nil, err
+		}
+		s.mu.Lock()
+		switch {
+		case s.stream == old:
+			return old, nil
+		case s.stream == nil:
+			return nil, nil // lost meanwhile
+		}
+		s.mu.Unlock() // another stream was quicker: take over from that one
+	}
+}
+
 // settleNow makes everything that was handled safe, so that <resumed h='…'/> may cover it.
 func (s *Session) settleNow() error {
 	s.mu.Lock()
@@ -266,14 +281,22 @@ func (s *Session) queued() int {
 	return s.out.n
 }
 
-// askLocked adds <r/> to a batch when enough was sent since the last one, or has the client asked soon.
-func (s *Session) askLocked(b *Batch) {
+// askLocked adds <r/> to a batch when enough was sent since the last one, or has the client asked soon. It reports
+// whether a client without XEP-0198 is to be probed at once.
+func (s *Session) askLocked(b *Batch) (probe bool) {
 	if !s.managed {
-		if s.out.sent > s.out.acked && !s.asking {
+		if s.out.sent == s.out.acked {
+			return false
+		}
+		if !s.asking {
 			s.asking = true
 			s.sv.settle.ask(s)
 		}
-		return
+		probe = !s.probing && (s.out.n >= probeStanzas || s.sv.cfg.OutboxBytes > 0 && s.out.bytes >= s.sv.cfg.OutboxBytes/8)
+		if probe {
+			s.probing, s.probed = true, time.Now()
+		}
+		return probe
 	}
 	unasked := s.out.sent - min(s.out.sent, max(s.asked, s.base))
 	switch {
@@ -285,4 +308,5 @@ func (s *Session) askLocked(b *Batch) {
 		s.asking = true
 		s.sv.settle.ask(s)
 	}
+	return false
 }

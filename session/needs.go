@@ -70,6 +70,8 @@ type Mailbox interface {
 	Page(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
 	// Remove takes messages out; ids that are not there do not matter.
 	Remove(user stanza.Addr, ids ...stanza.ID) error
+	// Storable says whether the policy would keep st at all.
+	Storable(st *stanza.Stanza) bool
 	// Empty is cheap.
 	Empty(user stanza.Addr) (bool, error)
 }
@@ -102,10 +104,13 @@ type Receipts interface {
 
 // Journal makes what a stanza did survive the process. Append returns when a kill cannot lose it any more.
 type Journal interface {
+	// Room waits while the journal is full: back-pressure on clients, asked for before anything is locked.
+	Room(ctx context.Context) error
 	Stanza(r *journal.Stanza) error
 	Count(k journal.Kind, session, count uint64) error
 	Session(r *journal.Session) error
 	IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error
+	Directed(session uint64, to stanza.Addr, add bool) error
 	// Settle returns when everything appended before is safe from a power cut too.
 	Settle(ctx context.Context) error
 }

@@ -181,6 +181,12 @@ func (st *stream) bind(e *stanza.Element, bind stanza.Child) error {
 	if resource == "" {
 		resource = secret()[:12]
 	}
+	if exists, err := st.sv.accounts.Exists(st.sv.ctx, st.user); err != nil || !exists {
+		if err == nil {
+			err = stanza.NotAuthorized.WithText("the account was removed")
+		}
+		return err
+	}
 	addr, err := st.user.WithResource(resource)
 	if err != nil {
 		st.control(bareError(e, mstanza.Error{Type: mstanza.Modify, Condition: mstanza.BadRequest}))
@@ -211,7 +217,7 @@ func (sv *Service) open(st *stream, addr stanza.Addr) (*Session, error) {
 		log: st.log.With("resource", addr.Resource()),
 	}
 	for {
-		var old *Session
+		var old, waiting *Session
 		var count int
 		var err error
 		sv.router.Locked(addr.Bare(), func(t Table) {
@@ -219,6 +225,11 @@ func (sv *Service) open(st *stream, addr stanza.Addr) (*Session, error) {
 				if other.addr == addr {
 					old = other
 				}
+				other.mu.Lock()
+				if other.stream == nil && (waiting == nil || other.ord < waiting.ord) {
+					waiting = other
+				}
+				other.mu.Unlock()
 			}
 			count = len(t.Sessions())
 			if old == nil && (sv.cfg.SessionsPerUser == 0 || count < sv.cfg.SessionsPerUser) {
@@ -235,9 +246,14 @@ func (sv *Service) open(st *stream, addr stanza.Addr) (*Session, error) {
 		case err != nil:
 			return nil, err
 		case old != nil:
-			sv.replace(old)
+			sv.terminate(old, stanza.Conflict.WithText("another session has this resource now"))
 			continue
 		case sv.cfg.SessionsPerUser > 0 && count >= sv.cfg.SessionsPerUser:
+			if waiting != nil {
+				// A client that was lost more often than it came back: its oldest self makes room.
+				sv.terminate(waiting, stanza.Conflict)
+				continue
+			}
 			return nil, mstanza.Error{Type: mstanza.Wait, Condition: mstanza.ResourceConstraint}
 		}
 		break
@@ -245,23 +261,6 @@ func (sv *Service) open(st *stream, addr stanza.Addr) (*Session, error) {
 	sv.metrics.opened.Inc()
 	s.log.Info("session bound", "address", st.peer.Addr, "transport", st.peer.Kind)
 	return s, nil
-}
-
-// replace ends a session because another one takes its address. Nothing of its stream is handled any more when it
-// returns.
-func (sv *Service) replace(s *Session) {
-	s.mu.Lock()
-	st := s.stream
-	s.mu.Unlock()
-	if st == nil {
-		sv.end(s, nil)
-		return
-	}
-	st.inMu.Lock()
-	st.over = true
-	sv.end(s, st)
-	st.inMu.Unlock()
-	st.conflict("another session has this resource now")
 }
 
 // bareError is the error answer to an IQ of a client that has no address yet.

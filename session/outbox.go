@@ -88,3 +88,13 @@ func (o *outbox) resize(size int) {
 	}
 	o.ring, o.head = ring, 0
 }
+
+// has reports whether a message waits in it.
+func (o *outbox) has(id stanza.ID) bool {
+	for i := range o.n {
+		if o.ring[(o.head+i)&(len(o.ring)-1)].st.ID == id {
+			return true
+		}
+	}
+	return false
+}

@@ -53,22 +53,27 @@ func (s *Session) broadcast(e *stanza.Element, available bool) error {
 		return err
 	}
 	s.learnCaps(st)
-	var initial, drain bool
+	var drain, caughtUp bool
 	var noted error
 	sv.router.Locked(s.addr.Bare(), func(t Table) {
 		s.mu.Lock()
-		initial = s.presence == nil
+		initial := s.presence == nil
 		drain = priority >= 0 && (initial || s.priority < 0)
 		s.presence, s.priority = st, priority
 		if initial {
-			s.available = time.Now()
+			s.available, s.caughtUp = time.Now(), false
 		}
+		caughtUp = s.caughtUp
 		noted = s.noteLocked()
 		s.mu.Unlock()
 		t.SetPriority(s, true, priority)
-		if drain && noted == nil {
+		switch {
+		case noted != nil:
+		case drain:
 			// In the same step, so that nothing newer comes before the mailbox.
-			noted = sv.drainLocked(t, s)
+			sv.drainLocked(t, s)
+		case priority < 0:
+			sv.passDrainLocked(t, s, false)
 		}
 	})
 	if noted != nil {
@@ -78,10 +83,16 @@ func (s *Session) broadcast(e *stanza.Element, available bool) error {
 		sv.tell(w, st)
 	}
 	sv.tell(s.addr.Bare(), st) // the user's own sessions, this one included (§4.2.2)
-	if !initial {
+	if caughtUp {
 		return nil
 	}
-	return s.catchUp()
+	if err := s.catchUp(); err != nil {
+		return err // the client sends its presence again, and then this is done again
+	}
+	s.mu.Lock()
+	s.caughtUp = true
+	s.mu.Unlock()
+	return nil
 }
 
 // parsePriority reads <priority/> (§4.7.2.3): an integer between -128 and +127, 0 when absent.
@@ -184,8 +195,12 @@ func (s *Session) unavailable(st *stanza.Stanza) error {
 		was, directed = s.presence != nil, s.directed
 		s.presence, s.directed = nil, nil
 		noted = s.noteLocked()
+		if noted == nil && len(directed) > 0 {
+			noted = s.sv.journal.Directed(s.ord, stanza.Addr{}, false)
+		}
 		s.mu.Unlock()
 		t.SetPriority(s, false, 0)
+		s.sv.passDrainLocked(t, s, false)
 	})
 	if noted != nil {
 		return noted
@@ -229,15 +244,19 @@ func (s *Session) directedPresence(e *stanza.Element, to stanza.Addr, available 
 		return s.reply(st, remoteServerNotFound)
 	}
 	s.mu.Lock()
-	if available {
-		if !s.direct(to) {
-			s.mu.Unlock()
-			return s.reply(st, policyViolation)
-		}
-	} else {
+	_, known := s.directed[to]
+	switch {
+	case available && !s.direct(to):
+		s.mu.Unlock()
+		return s.reply(st, policyViolation)
+	case !available:
 		delete(s.directed, to)
 	}
-	err := s.noteLocked()
+	var err error
+	if known != available {
+		s.dirty = true
+		err = s.sv.journal.Directed(s.ord, to, available)
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	mstanza "mellium.im/xmpp/stanza"
 
 	"holdfast/stanza"
@@ -95,7 +97,14 @@ func (s *Session) removeAccount(st *stanza.Stanza) error {
 // UserRemoved follows the removal of an account, by its user or by the operator: its sessions end with not-authorized
 // (XEP-0077 §3.2), its contacts get what RFC 6121 §2.5.2 owes them, its roster is forgotten. It may be repeated.
 func (sv *Service) UserRemoved(user stanza.Addr) error {
-	sv.expel(user)
+	sv.enter()
+	defer sv.leave()
+	sv.noteRemoved(user)
+	var all []*Session
+	sv.router.Each(user, func(s *Session) { all = append(all, s) })
+	for _, s := range all {
+		sv.terminate(s, stanza.NotAuthorized.WithText("the account was removed"))
+	}
 	owed, err := sv.roster.Forget(sv.ctx, user)
 	if err != nil {
 		return err
@@ -108,23 +117,23 @@ func (sv *Service) UserRemoved(user stanza.Addr) error {
 	return nil
 }
 
-// expel ends every session of a user whose account is gone.
-func (sv *Service) expel(user stanza.Addr) {
-	var all []*Session
-	sv.router.Each(user, func(s *Session) { all = append(all, s) })
-	for _, s := range all {
-		s.mu.Lock()
-		st := s.stream
-		s.mu.Unlock()
-		if st == nil {
-			sv.end(s, nil)
-			continue
-		}
-		st.inMu.Lock()
-		st.over = true
-		st.control(stanza.NotAuthorized.WithText("the account was removed").Raw())
-		sv.end(s, st)
-		st.inMu.Unlock()
-		st.finish(Closed)
+// maxRemoved bounds what is remembered of removed accounts: messages to them live no longer than a receipt may take.
+const maxRemoved = 10_000
+
+func (sv *Service) noteRemoved(user stanza.Addr) {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if sv.removed == nil || len(sv.removed) >= maxRemoved {
+		sv.removed = make(map[stanza.Addr]time.Time)
 	}
+	sv.removed[user] = time.Now()
+}
+
+// removedSince reports whether a message was meant for an account that was removed after it came in. An account of the
+// same name that was made since is somebody else's.
+func (sv *Service) removedSince(user stanza.Addr, id stanza.ID) bool {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	at, ok := sv.removed[user]
+	return ok && !id.Time().After(at)
 }

@@ -58,6 +58,14 @@ type Service struct {
 	stop     context.CancelFunc
 	loops    sync.WaitGroup
 
+	intake       context.Context // ends with Drain: what waits for room gives up
+	refuseIntake context.CancelFunc
+
+	// barrier is held shared by whatever writes to the journal, from before the first record to after the last
+	// effect, and exclusively where a checkpoint looks: what it sees is never half done. It comes before all
+	// other locks.
+	barrier sync.RWMutex
+
 	seed  maphash.Seed
 	turns [64]sync.Mutex // see rosterTurn
 
@@ -65,9 +73,10 @@ type Service struct {
 	draining atomic.Bool
 
 	mu       sync.Mutex
-	sessions map[uint64]*Session // by ord
-	tokens   map[string]*Session // by XEP-0198 id
-	gone     []uint64            // ended since the last checkpoint, which knows them
+	sessions map[uint64]*Session       // by ord
+	tokens   map[string]*Session       // by XEP-0198 id
+	gone     []uint64                  // ended since the last checkpoint, which knows them
+	removed  map[stanza.Addr]time.Time // accounts that were removed, and when
 
 	settle settler
 }
@@ -87,13 +96,20 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	// No earlier process can have given out what this one does, whatever is still in the journal.
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
 	sv.ctx, sv.stop = context.WithCancel(context.Background())
+	sv.intake, sv.refuseIntake = context.WithCancel(sv.ctx)
 	sv.settle.wake = make(chan struct{}, 1)
 	sv.iqs = sv.handlers()
 	sv.router = p.NewRouter(sv)
-	sv.loops.Add(1)
-	go sv.settleLoop()
+	sv.settle.due = make(chan struct{}, 1)
+	sv.loops.Go(sv.settleLoop)
+	sv.loops.Go(sv.askLoop)
 	return sv
 }
+
+// enter lets a checkpoint wait until leave. Whoever has entered must not enter again.
+func (sv *Service) enter() { sv.barrier.RLock() }
+
+func (sv *Service) leave() { sv.barrier.RUnlock() }
 
 // Local reports whether an address is of one of our domains.
 func (sv *Service) Local(a stanza.Addr) bool {
@@ -120,6 +136,7 @@ func (sv *Service) Close() {
 // refused from now on. It returns when the transports were told; they end by themselves.
 func (sv *Service) Drain() {
 	sv.draining.Store(true)
+	sv.refuseIntake()
 	for _, s := range sv.all() {
 		s.mu.Lock()
 		st, resumable := s.stream, s.token != ""

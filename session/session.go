@@ -56,10 +56,12 @@ type Session struct {
 	available  time.Time // since when presence is available
 	interested bool      // asked for the roster, so it gets pushes (RFC 6121 §2.1.6)
 	directed   map[stanza.Addr]struct{}
-	capsID     string    // of the request for its features that is under way
-	capsVer    string    // the hash that it is about (XEP-0115)
-	taken      stanza.ID // newest message that was given to this session out of the mailbox
-	paging     bool      // more of the mailbox is to come
+	capsID     string      // of the request for its features that is under way
+	capsVer    string      // the hash that it is about (XEP-0115)
+	taken      stanza.ID   // newest message that was given to this session out of the mailbox
+	paging     bool        // more of the mailbox is to come
+	caughtUp   bool        // was told its contacts' presence since it became available
+	had        []stanza.ID // messages awaiting receipts that it was given later than the others of its user
 
 	kept   uint64 // newest outbox place that the checkpoint store has
 	stored bool   // the checkpoint store knows the session
@@ -200,7 +202,7 @@ func (s *Session) provedByAck(id stanza.ID) (stored bool) {
 func (s *Session) stateLocked() *journal.Session {
 	r := &journal.Session{
 		Ord: s.ord, Addr: s.addr, Token: s.token, Managed: s.managed, Base: s.base, Max: s.max,
-		Priority: s.priority, Detached: s.detached, CreatedAt: s.created,
+		Priority: s.priority, Detached: s.detached, CreatedAt: s.created, Taken: s.taken,
 	}
 	if s.presence != nil {
 		r.Presence = s.presence.Raw()
@@ -210,9 +212,6 @@ func (s *Session) stateLocked() *journal.Session {
 	}
 	if s.receipts() == receiptsSent {
 		r.Flags |= stateReceipts
-	}
-	for a := range s.directed {
-		r.Directed = append(r.Directed, a.String())
 	}
 	return r
 }

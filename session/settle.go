@@ -8,7 +8,8 @@ import (
 // settler collects the sessions that wait for something: for the journal to be safe, so that <a h/> may say more; or
 // for their client to be asked what it has.
 type settler struct {
-	wake chan struct{}
+	wake chan struct{} // somebody waits
+	due  chan struct{} // somebody is to be asked
 
 	mu      sync.Mutex
 	waiting []*Session // handled more than is settled
@@ -21,7 +22,7 @@ func (t *settler) wait(s *Session) {
 	first := len(t.waiting) == 1
 	t.mu.Unlock()
 	if first {
-		t.signal()
+		signal(t.wake)
 	}
 }
 
@@ -31,23 +32,29 @@ func (t *settler) ask(s *Session) {
 	first := len(t.toAsk) == 1
 	t.mu.Unlock()
 	if first {
-		t.signal()
+		signal(t.due)
 	}
 }
 
-func (t *settler) signal() {
+func signal(c chan struct{}) {
 	select {
-	case t.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-func (t *settler) take() (waiting, toAsk []*Session) {
+func (t *settler) takeWaiting() (list []*Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	waiting, toAsk = t.waiting, t.toAsk
-	t.waiting, t.toAsk = nil, nil
-	return waiting, toAsk
+	list, t.waiting = t.waiting, nil
+	return list
+}
+
+func (t *settler) takeToAsk() (list []*Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list, t.toAsk = t.toAsk, nil
+	return list
 }
 
 const (
@@ -59,40 +66,43 @@ const (
 	probeStanzas = 256
 )
 
-// settleLoop is the one goroutine that makes the journal safe and asks clients what they have. It sleeps while there
-// is nothing to do for anyone.
+// settleLoop makes the journal safe for those who wait for it. It sleeps while nobody does.
 func (sv *Service) settleLoop() {
-	defer sv.loops.Done()
-	var asked time.Time
-	var toAsk []*Session
 	for {
 		select {
 		case <-sv.ctx.Done():
 			return
 		case <-sv.settle.wake:
 		}
-		for busy := true; busy; {
-			if d := sv.cfg.SettleWindow; d > 0 || len(toAsk) > 0 {
-				if d == 0 {
-					d = askDelay
-				}
-				if !sv.sleep(d) {
-					return
-				}
-			}
-			waiting, more := sv.settle.take()
-			toAsk = append(toAsk, more...)
-			sv.settled(waiting)
-			if time.Since(asked) >= askDelay {
-				asked = time.Now()
-				toAsk = sv.ask(toAsk, asked)
-			}
-			busy = len(waiting) > 0 || len(toAsk) > 0
+		if !sv.sleep(sv.cfg.SettleWindow) {
+			return
 		}
+		sv.settled(sv.settle.takeWaiting())
+	}
+}
+
+// askLoop asks clients what they have. It sleeps while there is nobody to be asked.
+func (sv *Service) askLoop() {
+	var toAsk []*Session
+	for {
+		if len(toAsk) == 0 {
+			select {
+			case <-sv.ctx.Done():
+				return
+			case <-sv.settle.due:
+			}
+		}
+		if !sv.sleep(askDelay) {
+			return
+		}
+		toAsk = sv.ask(append(toAsk, sv.settle.takeToAsk()...), time.Now())
 	}
 }
 
 func (sv *Service) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return sv.ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -130,15 +140,13 @@ func (sv *Service) settled(waiting []*Session) {
 		if int32(counts[i]-s.settled) > 0 { // a resumption may have been quicker
 			s.settled = counts[i]
 		}
-		st, owed := s.stream, s.owed
+		if s.owed && s.stream != nil {
+			s.stream.control(ackFrame(s.settled))
+		}
 		if s.settled == s.handled {
 			s.owed = false
 		}
-		h := s.settled
 		s.mu.Unlock()
-		if owed && st != nil {
-			st.control(ackFrame(h))
-		}
 	}
 }
 

@@ -59,12 +59,28 @@ func (sv *Service) NewStream(t Transport, p Peer) Stream {
 	return &stream{sv: sv, transport: t, peer: p, log: sv.log}
 }
 
+// begin takes what handling anything needs; end lets go of it. Before authentication there is no session and nothing
+// goes to the journal, and hashing a password takes long, so then no checkpoint has to wait.
+func (st *stream) begin() (entered bool) {
+	if entered = st.authed.Load(); entered {
+		st.sv.enter()
+	}
+	st.inMu.Lock()
+	return entered
+}
+
+func (st *stream) end(entered bool) {
+	st.inMu.Unlock()
+	if entered {
+		st.sv.leave()
+	}
+}
+
 func (st *stream) Authenticated() bool { return st.authed.Load() }
 
 // Open answers a stream header (RFC 6120 §4.3, RFC 7395 §3.4).
 func (st *stream) Open(o Open) {
-	st.inMu.Lock()
-	defer st.inMu.Unlock()
+	defer st.end(st.begin())
 	if st.over {
 		return
 	}
@@ -149,8 +165,7 @@ const maxControls = 4096
 
 // Fail ends the stream with an error that the transport found.
 func (st *stream) Fail(err stanza.StreamError) {
-	st.inMu.Lock()
-	defer st.inMu.Unlock()
+	defer st.end(st.begin())
 	if !st.over {
 		if st.state == fresh {
 			st.greet(Open{}, st.sv.first.String())
@@ -174,8 +189,7 @@ func (st *stream) failRaw(condition string, raw []byte) {
 
 // PeerClosed answers a proper closing: it ends the session too (XEP-0198 §5).
 func (st *stream) PeerClosed() {
-	st.inMu.Lock()
-	defer st.inMu.Unlock()
+	defer st.end(st.begin())
 	if st.over {
 		return
 	}
@@ -190,7 +204,7 @@ func (st *stream) PeerClosed() {
 				st.log.Error("acknowledgement not recorded", "error", err)
 			}
 		}
-		st.sv.leave(s, st)
+		st.sv.depart(s, st)
 	}
 	st.finish(Closed)
 }
@@ -207,8 +221,7 @@ func (st *stream) finish(how Finish) {
 
 // Lost is the end of the transport.
 func (st *stream) Lost(err error) {
-	st.inMu.Lock()
-	defer st.inMu.Unlock()
+	defer st.end(st.begin())
 	if err != nil {
 		st.log.Debug("transport lost", "error", err)
 	}
@@ -231,8 +244,14 @@ func (st *stream) conflict(text string) {
 
 // Handle takes one element.
 func (st *stream) Handle(e *stanza.Element) {
-	st.inMu.Lock()
-	defer st.inMu.Unlock()
+	if st.session.Load() != nil && e.Kind() != stanza.Other {
+		// Here nothing is locked yet.
+		if err := st.sv.room(e); err != nil {
+			st.transport.Finish(Broken) // the client sends it again when it resumes
+			return
+		}
+	}
+	defer st.end(st.begin())
 	if st.over {
 		return
 	}
@@ -324,9 +343,12 @@ func (st *stream) Pull(b *Batch) bool {
 			b.bytes += len(raw)
 		}
 	}
-	s.askLocked(b)
+	probe := s.askLocked(b)
 	b.Mark = s.out.sent
 	s.mu.Unlock()
+	if probe {
+		st.transport.Probe()
+	}
 	return len(b.Frames) > 0
 }
 
@@ -361,6 +383,8 @@ func (st *stream) Proved(mark uint64) {
 	if s == nil {
 		return
 	}
+	st.sv.enter()
+	defer st.sv.leave()
 	s.mu.Lock()
 	s.probing = false
 	if s.managed && !s.leaving {

@@ -67,7 +67,7 @@ type Batch struct {
 // Reset empties b for the next Pull and lets go of the frames.
 func (b *Batch) Reset() {
 	clear(b.Frames)
-	b.Frames, b.bytes = b.Frames[:0], 0
+	b.Frames, b.bytes, b.Mark = b.Frames[:0], 0, 0
 }
 
 // Stream is the negotiation on one transport and, once bound or resumed, the session's hold on it. The transport

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 
 	"holdfast/auth"
@@ -151,7 +152,13 @@ func parting(r roster.Removed) session.Parting {
 // mailbox is offline for session. Its queries are short, and the lock they are made under is one user's.
 type mailbox struct {
 	*offline.Mailbox
-	ctx context.Context
+	ctx    context.Context
+	policy offline.Policy
+	log    *slog.Logger
+}
+
+func (m mailbox) Storable(st *stanza.Stanza) bool {
+	return offline.Decide(st, m.policy).Action == offline.Store
 }
 
 func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session.Verdict, error) {
@@ -186,7 +193,12 @@ func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*s
 	for _, msg := range page {
 		st, err := msg.Stanza(user)
 		if err != nil {
-			return nil, false, err
+			// It can never be delivered, and those behind it should be.
+			m.log.Error("stored message not readable, it is removed", "id", msg.ID, "error", err)
+			if err := m.Remove(user, msg.ID); err != nil {
+				return nil, false, err
+			}
+			continue
 		}
 		out = append(out, st)
 	}
@@ -256,8 +268,8 @@ func (a *actions) Withdraw(_ context.Context, e packetcache.Entry) error {
 // live is session's checkpoints for resume.
 type live struct{ sv *session.Service }
 
-func (l live) Collect() (changed []resume.Change, gone []uint64, commit, abort func()) {
-	cp := l.sv.Checkpoint()
+func (l live) Collect(boundary func()) (changed []resume.Change, gone []uint64, commit, abort func()) {
+	cp := l.sv.Checkpoint(boundary)
 	changed = make([]resume.Change, len(cp.Changed))
 	for i, c := range cp.Changed {
 		changed[i] = resume.Change(c)
@@ -284,6 +296,12 @@ func restore(ctx context.Context, rec *resume.Recovered, sv *session.Service, bo
 				cache.Restore(entry)
 			}
 		case journal.KindUnstored:
+			if len(e.IDs) == 0 {
+				if err := box.Purge(ctx, e.User); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := box.Remove(ctx, e.User, e.IDs...); err != nil {
 				return err
 			}

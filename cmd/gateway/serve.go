@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"holdfast/auth"
+	"holdfast/internal/journal"
 	"holdfast/internal/proxy"
 	"holdfast/internal/sqlx"
 	"holdfast/offline"
@@ -41,6 +42,10 @@ type gateway struct {
 	sessions *session.Service
 	ws       *ws.Server
 	trust    *proxy.Trust
+
+	// restored: everything that an earlier process left is in the rooms. Before that no checkpoint may be made, or
+	// the journal would forget what they do not have.
+	restored bool
 
 	background sync.WaitGroup
 	stop       context.CancelFunc // of the background
@@ -120,7 +125,7 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	g.sessions = session.New(cfg.Session, domains, session.Parts{
 		Auth: authenticator{g.auth}, Accounts: accounts{g.auth}, NewRouter: newRouter, Roster: rosters, Subs: rosters,
-		Mailbox: mailbox{g.box, ctx}, Receipts: proofs{g.cache, cfg.Receipts.Policy()},
+		Mailbox: mailbox{g.box, ctx, cfg.Offline.Policy, log}, Receipts: proofs{g.cache, cfg.Receipts.Policy()},
 		Journal: g.store, Ended: g.store, Metrics: session.NewMetrics(reg), Log: log,
 		Registration: g.auth.RegistrationOffered(), Version: version(),
 	})
@@ -129,8 +134,15 @@ func (g *gateway) open(ctx context.Context) error {
 	if err := restore(ctx, recovered, g.sessions, g.box, g.cache); err != nil {
 		return fmt.Errorf("restore sessions: %w", err)
 	}
+	g.restored = true
 	users.OnRemoved("session", func(_ context.Context, user stanza.Addr) error { return g.sessions.UserRemoved(user) })
-	users.OnRemoved("offline", func(ctx context.Context, user stanza.Addr) error { return g.box.Purge(ctx, user) })
+	users.OnRemoved("offline", func(ctx context.Context, user stanza.Addr) error {
+		// In the journal too, or a replay would bring the messages back.
+		if err := g.store.IDs(journal.KindUnstored, user, nil); err != nil {
+			return err
+		}
+		return g.box.Purge(ctx, user)
+	})
 	g.ws, err = ws.New(cfg.WS, log, reg, g.sessions.NewStream)
 	if err != nil {
 		return err
@@ -230,11 +242,18 @@ func (g *gateway) close() error {
 	if g.ws != nil {
 		errs = append(errs, g.ws.Close())
 	}
-	if g.store != nil && g.sessions != nil {
+	if g.restored {
 		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.cache, g.box))
 	}
 	g.stop()
-	g.background.Wait()
+	ended := make(chan struct{})
+	go func() { g.background.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		// The journal has what was not written.
+		return errors.Join(append(errs, errors.New("background work did not end in time"))...)
+	}
 	if g.sessions != nil {
 		g.sessions.Close()
 	}

@@ -23,10 +23,14 @@ const (
 	KindSession Kind = 4
 	// KindEnded is the end of a session.
 	KindEnded Kind = 5
-	// KindUnstored takes messages out of a mailbox.
+	// KindUnstored takes messages out of a mailbox; with none named, all of them.
 	KindUnstored Kind = 6
 	// KindProved closes a packet-cache entry.
 	KindProved Kind = 7
+	// KindDirected is one address more, or less, that a session sent directed presence to.
+	KindDirected Kind = 8
+	// KindMoved is an outbox place whose stanza was handed on because the session ended.
+	KindMoved Kind = 9
 )
 
 // Target is one outbox that a stanza entered, and its place there.
@@ -71,8 +75,9 @@ type Session struct {
 	Max       time.Duration
 	Presence  []byte // last broadcast presence, nil while unavailable
 	Priority  int8
-	Flags     uint8 // session's own
-	Directed  []string
+	Flags     uint8     // session's own
+	Taken     stanza.ID // newest message that the session was given out of the mailbox
+	Directed  []string  // only in a checkpoint; in the journal each is a record of its own
 	Detached  time.Time // zero while attached
 	CreatedAt time.Time
 }
@@ -146,7 +151,7 @@ func DecodeStanza(b []byte) (*Stanza, error) {
 	return r, nil
 }
 
-// AppendCount encodes the KindHandled and KindAcked records: a session and a place.
+// AppendCount encodes the KindHandled, KindAcked, KindMoved and KindEnded records: a session and a count or place.
 func AppendCount(dst []byte, session, count uint64) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, session)
 	return binary.LittleEndian.AppendUint64(dst, count)
@@ -158,6 +163,25 @@ func DecodeCount(b []byte) (session, count uint64, err error) {
 		return 0, 0, errShort
 	}
 	return binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:]), nil
+}
+
+// AppendDirected encodes a KindDirected record. The zero address stands for all of them.
+func AppendDirected(dst []byte, session uint64, to stanza.Addr, add bool) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, session)
+	if add {
+		dst = append(dst, 1)
+	} else {
+		dst = append(dst, 0)
+	}
+	return append(dst, to.String()...)
+}
+
+// DecodeDirected reads what AppendDirected wrote.
+func DecodeDirected(b []byte) (session uint64, to string, add bool, err error) {
+	if len(b) < 9 {
+		return 0, "", false, errShort
+	}
+	return binary.LittleEndian.Uint64(b), string(b[9:]), b[8] == 1, nil
 }
 
 // AppendIDs encodes the KindUnstored (with its user) and KindProved (without) records.
@@ -201,6 +225,7 @@ func (r *Session) Append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(r.Max))
 	dst = binary.AppendVarint(dst, milli(r.Detached))
 	dst = binary.AppendVarint(dst, milli(r.CreatedAt))
+	dst = append(dst, r.Taken[:]...)
 	dst = appendString(dst, string(r.Presence))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Directed)))
 	for _, a := range r.Directed {
@@ -225,6 +250,7 @@ func DecodeSession(b []byte) (*Session, error) {
 	r.Max = time.Duration(d.uvarint())
 	r.Detached = fromMilli(d.varint())
 	r.CreatedAt = fromMilli(d.varint())
+	r.Taken = d.id()
 	if p := d.string(); p != "" {
 		r.Presence = []byte(p)
 	}
@@ -294,6 +320,15 @@ func (d *decoder) byte() byte {
 	v := d.b[0]
 	d.b = d.b[1:]
 	return v
+}
+
+func (d *decoder) id() (id stanza.ID) {
+	if len(d.b) < len(id) {
+		d.err, d.b = errShort, nil
+		return id
+	}
+	d.b = d.b[copy(id[:], d.b):]
+	return id
 }
 
 func (d *decoder) string() string {

@@ -275,6 +275,10 @@ func (m *fakeMailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (Ve
 	return Kept, nil
 }
 
+func (m *fakeMailbox) Storable(st *stanza.Stanza) bool {
+	return offline.Decide(st, offline.DefaultConfig().Policy).Action == offline.Store
+}
+
 func (m *fakeMailbox) insertLocked(user stanza.Addr, st *stanza.Stanza) {
 	if st.ID.IsZero() {
 		panic("a message without a stanza id in the mailbox")
@@ -455,6 +459,8 @@ func (j *fakeJournal) append(k journal.Kind, b []byte) error {
 	return j.err
 }
 
+func (j *fakeJournal) Room(context.Context) error { return nil }
+
 func (j *fakeJournal) Stanza(r *journal.Stanza) error {
 	return j.append(journal.KindStanza, append(r.AppendHead(nil), r.Stanza.Raw()...))
 }
@@ -469,6 +475,10 @@ func (j *fakeJournal) Session(r *journal.Session) error {
 
 func (j *fakeJournal) IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error {
 	return j.append(k, journal.AppendIDs(nil, user, ids))
+}
+
+func (j *fakeJournal) Directed(session uint64, to stanza.Addr, add bool) error {
+	return j.append(journal.KindDirected, journal.AppendDirected(nil, session, to, add))
 }
 
 func (j *fakeJournal) Settle(context.Context) error {

@@ -66,6 +66,8 @@ func TestStreamRestart(t *testing.T) {
 		c.want("error policy-violation")
 		c.finished(Closed)
 
+		w.accounts.users[stanza.MustParseAddr("romeo@"+otherDomain)] = true
+		w.accounts.users[stanza.MustParseAddr("romeo@"+otherDomain)] = true
 		c = w.greeted()
 		c.stream.Open(Open{To: otherDomain, Version: "1.0"})
 		c.want("open", "features SCRAM-SHA-1 PLAIN")
@@ -276,8 +278,7 @@ func TestBindConflict(t *testing.T) {
 
 func TestBindLimit(t *testing.T) {
 	inWorld(t, func(_ *testing.T, w *world) {
-		a := w.bound("juliet/1")
-		w.managed("juliet/2").cut()
+		a, b := w.bound("juliet/1"), w.bound("juliet/2")
 		c := w.authenticated("juliet")
 		c.send(bindTo("<resource>3</resource>"))
 		c.want("iq error b'1 resource-constraint")
@@ -287,6 +288,18 @@ func TestBindLimit(t *testing.T) {
 		c.send(bindTo("<resource>3</resource>"))
 		c.want("iq result b'1")
 		w.bound("juliet/2") // in place of its own
+		b.want("error conflict")
+
+		// Sessions that wait for a client make room, the oldest first.
+		x, y := w.managed("nurse/1"), w.managed("nurse/2")
+		x.cut()
+		y.cut()
+		w.bound("nurse/3")
+		x.addr, y.addr = addr("nurse/1"), addr("nurse/2")
+		n := x.resumed(0)
+		n.want("failed item-not-found 0")
+		n = y.resumed(0)
+		n.want("resumed 0")
 	}, func(c *Config, _ *Parts) { c.SessionsPerUser = 2 })
 }
 

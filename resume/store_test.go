@@ -165,21 +165,21 @@ func TestFailingOtherStore(t *testing.T) {
 	}
 }
 
-// Back-pressure (delivery contract 5): with the journal full, appends wait for the checkpoint that makes room.
+// Back-pressure (delivery contract 5): with the journal at its cap, Room waits for a checkpoint that succeeds, and the
+// journal stays about as large as it may be.
 func TestFullJournalWaitsForCheckpoint(t *testing.T) {
 	cfg := testConfig()
 	cfg.Bytes, cfg.Interval = 8*4096, 0
 	p := startFor(t, freshDir(t), cfg)
-	var mu sync.Mutex // of the sessions, as session.mu is held while the journal is written
 	l := newSessions()
-	s := bind(t, p, l, true)
+	bind(t, p, l, true)
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	var fails atomic.Int32
 	fails.Store(3)
-	live := lockedLive{&mu, l}
+	var mu sync.Mutex
 	done.Go(func() {
-		p.store.Run(ctx, live, flusher(func(context.Context) error {
+		p.store.Run(ctx, lockedLive{&mu, l}, flusher(func(context.Context) error {
 			if fails.Add(-1) >= 0 {
 				return errors.New("not yet")
 			}
@@ -188,27 +188,60 @@ func TestFullJournalWaitsForCheckpoint(t *testing.T) {
 	})
 	defer done.Wait()
 	defer cancel()
-	body := strings.Repeat("x", 300)
+	body := []byte(strings.Repeat("x", 300))
+	var most int64
 	for range 500 {
-		rec := chat(body)
-		// An append that waits must not keep the checkpoint from collecting.
-		if err := p.store.IDs(7, stanza.Addr{}, []stanza.ID{rec.ID}); err != nil {
+		if err := p.store.Room(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		mu.Lock()
-		if len(s.queue) > 5 {
-			s.queue, s.acked, s.dirty = nil, s.last(), true
-		}
-		mu.Unlock()
-		if _, err := p.store.wal.Append(99, []byte(body), nil); err != nil {
+		if _, err := p.store.wal.Append(99, body, nil); err != nil {
 			t.Fatal(err)
 		}
+		most = max(most, p.store.used())
 	}
-	if p.store.wal.Stats().Blocked == 0 {
+	if testutil.ToFloat64(p.store.metrics.waits) == 0 {
 		t.Error("nothing ever waited: the test shows nothing")
 	}
 	if left := fails.Load(); left >= 0 {
 		t.Error("no checkpoint succeeded")
+	}
+	if most > cfg.Bytes+4096 {
+		t.Errorf("the journal grew to %d bytes", most)
+	}
+}
+
+// Who waits for room can give up, and what is written without asking still goes through: a checkpoint depends on it.
+func TestRoomGivesUp(t *testing.T) {
+	cfg := testConfig()
+	cfg.Bytes = 2 * 4096
+	p := startFor(t, freshDir(t), cfg)
+	for range 50 {
+		if _, err := p.store.wal.Append(99, make([]byte, 300), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.store.Room(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("room says %v", err)
+	}
+	checkpoint(t, p, newSessions())
+	if err := p.store.Room(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// What an earlier process left counts until it was taken over.
+	for range 50 {
+		if _, err := p.store.wal.Append(99, make([]byte, 300), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := killed(t, p, cfg)
+	if err := next.store.Room(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("after a kill room says %v", err)
+	}
+	cfg.Bytes = 0
+	if err := killed(t, p, cfg).store.Room(ctx); err != nil {
+		t.Errorf("without a cap room says %v", err)
 	}
 }
 

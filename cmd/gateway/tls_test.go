@@ -4,18 +4,25 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coder/websocket"
+
+	"holdfast/internal/testkit/xmppclient"
 )
 
 // writeCertificate makes a self-signed certificate for 127.0.0.1 in two files of dir, and gives them the modification time at.
@@ -130,5 +137,41 @@ func TestMissingCertificate(t *testing.T) {
 	_, err := newCertificate(filepath.Join(t.TempDir(), "none"), "none", slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "HOLDFAST_TLS_CERT") {
 		t.Errorf("error %v does not name the setting", err)
+	}
+}
+
+// Clients on TLS, with no plain text on the same port, and PLAIN offered.
+func TestServeTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, pool := writeCertificate(t, dir, "gateway", time.Now())
+	n := startNode(t, t.TempDir(), map[string]string{"TLS_CERT": cert, "TLS_KEY": key})
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+	}}
+	conn, _, err := xmppclient.DialOptions(t.Context(), "wss://"+n.cfg.Listen+"/xmpp-websocket",
+		&websocket.DialOptions{Subprotocols: []string{"xmpp"}, HTTPClient: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Abort()
+	n.addUsers("alice")
+	account := n.account("alice")
+	account.Mechanism = "PLAIN"
+	if err := conn.Prepare(t.Context(), account); err != nil {
+		t.Error(err)
+	}
+	resp, err := client.Get("https://" + n.cfg.Listen + "/.well-known/host-meta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), "wss://"+n.cfg.Listen) {
+		t.Errorf("host-meta says %s", b)
+	}
+	if plain, err := plainHTTP.Get("http://" + n.cfg.Listen + "/.well-known/host-meta"); err == nil {
+		_ = plain.Body.Close()
+		if plain.StatusCode == http.StatusOK {
+			t.Error("plain text is served on the TLS port")
+		}
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
@@ -396,15 +395,14 @@ func (c *client) iq(kind, inner string) *xmppclient.Element {
 	return c.until(func(e *xmppclient.Element) bool { return e.Name.Local == "iq" && e.Attr("id") == "ask" })
 }
 
-// end reads up to the end of the connection: the elements on the way, and the status code.
-func (c *client) end() (words []xml.Name, conditions []string, status int) {
+// end reads up to the end of the connection: the stream errors on the way, and the status code.
+func (c *client) end() (conditions []string, status int) {
 	c.t.Helper()
 	for {
 		e, err := c.read()
 		if err != nil {
-			return words, conditions, xmppclient.Status(err)
+			return conditions, xmppclient.Status(err)
 		}
-		words = append(words, e.Name)
 		if e.Is(xmppclient.NSStream, "error") {
 			conditions = append(conditions, e.Condition())
 		}

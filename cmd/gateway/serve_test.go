@@ -39,14 +39,14 @@ func TestDrainAndResume(t *testing.T) {
 	}
 	alice.chat("bob@localhost", "4") // still served until the delay is over
 	start := time.Now()
-	if _, conditions, status := alice.end(); status != 1012 || len(conditions) > 0 {
+	if conditions, status := alice.end(); status != 1012 || len(conditions) > 0 {
 		t.Errorf("alice was sent away with %d %v", status, conditions)
 	}
-	if _, conditions, _ := carol.end(); !slices.Equal(conditions, []string{"system-shutdown"}) {
+	if conditions, _ := carol.end(); !slices.Equal(conditions, []string{"system-shutdown"}) {
 		t.Errorf("carol was sent away with %v", conditions)
 	}
 	seen := bob.in
-	if _, _, status := bob.end(); status != 1012 {
+	if _, status := bob.end(); status != 1012 {
 		t.Errorf("bob was sent away with %d", status)
 	}
 	bob.in = seen

@@ -29,7 +29,6 @@ type nodeEvent struct {
 	JID     string `json:"jid"`
 	Resumed bool   `json:"resumed"`
 	XML     string `json:"xml"`
-	Leaving bool   `json:"leaving"`
 	ID      string `json:"id"`
 	Ref     string `json:"ref"`
 	Text    string `json:"text"`

@@ -4,7 +4,7 @@
 //
 // Commands: start {service, domain, user, password, resource, sm}; chat {id, xml}: one more message to send, in order;
 // stanza {xml}: send this now; iq {ref, xml}: send this and report the answer; stop: log out and exit.
-// Events: online {jid, resumed}, offline, stanza {xml, leaving}, acked {id}, reply {ref, xml}, log {text}.
+// Events: online {jid, resumed}, offline, stanza {xml}, acked {id}, reply {ref, xml}, log {text}.
 
 import { createInterface } from "node:readline";
 

@@ -30,7 +30,6 @@ let xmpp;
 let sm;
 let settings;
 let moved = Date.now(); // last change of status
-let closing = false; // the library has said its last <a/> and closes a stream that it thinks dead
 let leaving = false;
 let failedCount = null; // of the last <failed h/>
 let given = 0; // "fail" events since then
@@ -64,8 +63,7 @@ function onNonza(el) {
 
 function onStatus(status) {
   moved = Date.now();
-  closing = status === "closing" || status === "disconnecting";
-  if (closing || status === "disconnect" || status === "offline") outgoing.online = false;
+  if (["closing", "disconnecting", "disconnect", "offline"].includes(status)) outgoing.online = false;
   if (status !== "disconnect") return;
   emit("offline");
   xmpp.removeAllListeners("nonza"); // see above; nothing but interrupted steps and this driver listens
@@ -108,7 +106,7 @@ commands({
     xmpp.on("online", () => {
       if (!settings.sm) xmpp.send(parse("<presence/>")).then(() => ready(false));
     });
-    xmpp.on("stanza", (el) => emit("stanza", { xml: el.toString(), leaving: closing }));
+    xmpp.on("stanza", (el) => emit("stanza", { xml: el.toString() }));
     xmpp.start().catch((err) => log("start:", err.message)); // it tries again by itself
     setInterval(watch, 250);
   },

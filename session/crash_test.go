@@ -52,7 +52,8 @@ func (w *world) kill(d *disk) {
 	w.sv.Close()
 	sessions := maps.Clone(d.sessions)
 	for ord, s := range sessions {
-		sessions[ord] = &Restored{State: s.State, Handled: s.Handled, Acked: s.Acked, Queue: slices.Clone(s.Queue)}
+		state := *s.State
+		sessions[ord] = &Restored{State: &state, Handled: s.Handled, Acked: s.Acked, Queue: slices.Clone(s.Queue)}
 	}
 	w.box.boxes = make(map[stanza.Addr][]*stanza.Stanza)
 	for user, box := range d.boxes {
@@ -95,6 +96,9 @@ func (w *world) replay(sessions map[uint64]*Restored, r logged) {
 		for _, t := range rec.Targets {
 			if s := sessions[t.Session]; s != nil {
 				enqueue(s, t.Pos, rec)
+				if rec.Flags&journal.FromMailbox != 0 && s.State.Taken.Compare(rec.Stanza.ID) < 0 {
+					s.State.Taken = rec.Stanza.ID
+				}
 			}
 		}
 		if rec.Flags&journal.Stored != 0 {
@@ -123,6 +127,9 @@ func (w *world) replay(sessions map[uint64]*Restored, r logged) {
 		}
 		if s.State != nil && !s.State.Managed && state.Managed {
 			s.Handled = 0
+		}
+		if s.State != nil && state.Taken.Compare(s.State.Taken) < 0 {
+			state.Taken = s.State.Taken
 		}
 		s.State = state
 	case journal.KindUnstored:

@@ -173,7 +173,7 @@ func (c *client) want(want ...string) {
 	}
 }
 
-// ended checks that the transport was told to finish.
+// finished checks that the transport was told to finish.
 func (c *client) finished(how Finish) {
 	c.t.Helper()
 	c.wire.mu.Lock()
@@ -183,6 +183,14 @@ func (c *client) finished(how Finish) {
 	}
 }
 
+// probes is how often the transport was asked for a sign of life.
+func (c *client) probes() int {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	return c.wire.probes
+}
+
+// open checks that it was not.
 func (c *client) open() {
 	c.t.Helper()
 	c.wire.mu.Lock()

@@ -164,8 +164,8 @@ func TestProbes(t *testing.T) {
 		mark := c.wire.mark
 		c.send(pingIQ)
 		time.Sleep(settleTime)
-		if c.wire.probes != 1 {
-			t.Errorf("probed %d times", c.wire.probes)
+		if c.probes() != 1 {
+			t.Errorf("probed %d times", c.probes())
 		}
 		c.stream.Proved(mark)
 		if n := c.session().queued(); n != 1 {
@@ -173,16 +173,16 @@ func TestProbes(t *testing.T) {
 		}
 		c.want("iq result p")
 		time.Sleep(settleTime)
-		if c.wire.probes < 2 {
+		if c.probes() < 2 {
 			t.Error("not probed again")
 		}
 		c.stream.Proved(c.wire.mark)
 		if n := c.session().queued(); n != 0 {
 			t.Errorf("%d in the outbox", n)
 		}
-		before := c.wire.probes
+		before := c.probes()
 		time.Sleep(10 * settleTime)
-		if c.wire.probes != before {
+		if c.probes() != before {
 			t.Error("probed about nothing")
 		}
 	})

@@ -97,8 +97,13 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 		// Their sessions can't be resumed without repeating or skipping something, so they end: the queues
 		// go to offline storage.
 		for _, sess := range r.sessions {
-			if sess.State != nil {
-				sess.State.Token = ""
+			if sess.State == nil {
+				continue
+			}
+			sess.State.Token = ""
+			// For the next process too, should this one be killed before it has ended them.
+			if err := s.Session(sess.State); err != nil {
+				return nil, nil, errors.Join(fmt.Errorf("resume: %w", err), s.wal.Close())
 			}
 		}
 		log.Warn("the machine went down, sessions of before can't be resumed")

@@ -310,9 +310,11 @@ func (sv *Service) Restore(all []Restored) error {
 		if len(r.State.Presence) > 0 {
 			p, err := stanza.Parse(r.State.Presence, stanza.ID{})
 			if err != nil {
-				return err
+				// It comes back unavailable, which its client can mend; the others come back anyway.
+				s.log.Error("stored presence not readable", "error", err)
+			} else {
+				s.presence, s.available = p, s.created
 			}
-			s.presence, s.available = p, s.created
 		}
 		for _, a := range r.State.Directed {
 			if addr, err := stanza.ParseAddr(a); err == nil {

@@ -27,7 +27,7 @@ func TestDrainAndResume(t *testing.T) {
 		t.Fatalf("bob got %v", got)
 	}
 	alice.acked(3)
-	bob.in = bob.in - 1 // what the client says it has: 3 was lost on its way
+	bob.in-- // what the client says it has: 3 was lost on its way
 
 	n.cancel()
 	n.await("draining", func() bool {

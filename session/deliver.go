@@ -99,7 +99,7 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		}
 		s.out.push(e)
 		s.dirty = true
-		if flags&awaits != 0 && !s.available.IsZero() && st.ID.Time().Before(s.available) {
+		if flags&awaits != 0 && s.since.Compare(st.ID) > 0 {
 			s.rememberHad(st.ID)
 		}
 		s.mu.Unlock()

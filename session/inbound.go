@@ -2,7 +2,6 @@ package session
 
 import (
 	"slices"
-	"time"
 
 	mstanza "mellium.im/xmpp/stanza"
 
@@ -194,7 +193,7 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 		var fresh []*Session
 		for _, s := range t.Receivers(nil) {
 			s.mu.Lock()
-			if s.available.After(st.ID.Time().Add(time.Millisecond)) && s.taken.Compare(st.ID) < 0 && !slices.Contains(s.had, st.ID) {
+			if s.since.Compare(st.ID) > 0 && s.taken.Compare(st.ID) < 0 && !slices.Contains(s.had, st.ID) {
 				fresh = append(fresh, s)
 			}
 			s.mu.Unlock()

@@ -172,7 +172,7 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 		case stanza.IQ:
 			requests = append(requests, e)
 		case stanza.Message:
-			if !sv.handOn(s, e, others) {
+			if !sv.handOn(t, s, e, others) {
 				refused = append(refused, e.st)
 			}
 		}
@@ -188,10 +188,14 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 }
 
 // handOn finds another place for one message of an ended session. It reports false when there is none.
-func (sv *Service) handOn(s *Session, e entry, others []*Session) bool {
+func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) bool {
 	if e.copies != nil && (e.copies.open.Add(-1) > 0 || e.copies.acked.Load()) {
 		return true // another of the user's clients has it
 	}
+	if e.copies != nil && e.copies.restored && sv.hadCopy(t, s, e.st.ID) {
+		return true
+	}
+	others = slices.DeleteFunc(others, func(o *Session) bool { return o.wasGiven(e.st.ID) })
 	if rerouted(e.st) && len(others) > 0 {
 		to, flags := others, e.flags&(awaits|fromMailbox)
 		if flags&fromMailbox != 0 {
@@ -215,6 +219,28 @@ func (sv *Service) handOn(s *Session, e entry, others []*Session) bool {
 		s.log.Error("message of an ended session not stored", "error", err)
 	}
 	return verdict == Kept || verdict == Dropped
+}
+
+// hadCopy reports whether another session of the user got a copy of a message that went to several: one that is available
+// and was so when the message came in. That session's outbox, or its client's acknowledgement, answers for the message
+// then, which is known so also after a restart, when what the copies knew of each other is gone.
+func (sv *Service) hadCopy(t Table, s *Session, id stanza.ID) bool {
+	for _, other := range t.Sessions() {
+		other.mu.Lock()
+		had := other != s && other.presence != nil && other.priority >= 0 && !other.spilling && other.since.Compare(id) < 0
+		other.mu.Unlock()
+		if had {
+			return true
+		}
+	}
+	return false
+}
+
+// wasGiven reports whether the session was given a message later than the others of its user.
+func (s *Session) wasGiven(id stanza.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.had, id)
 }
 
 // takes notes that the session is given a message of the mailbox, and reports whether it was given it before.
@@ -313,7 +339,7 @@ func (sv *Service) Restore(all []Restored) error {
 				// It comes back unavailable, which its client can mend; the others come back anyway.
 				s.log.Error("stored presence not readable", "error", err)
 			} else {
-				s.presence, s.available = p, s.created
+				s.presence, s.since = p, r.State.Since
 			}
 		}
 		for _, a := range r.State.Directed {
@@ -383,9 +409,8 @@ func restoredEntry(q *journal.Stanza, shared map[stanza.ID]*copies) entry {
 	if (q.Flags&journal.Copied != 0 || len(q.Targets) > 1) && !q.Stanza.ID.IsZero() {
 		c := shared[q.Stanza.ID]
 		if c == nil {
-			// Whether one that is not restored was acknowledged is not known any more. Should nobody
-			// acknowledge this one, it is better had twice, on two devices, than not at all.
-			c = new(copies)
+			// Whether one that is not restored was acknowledged is not known any more; see hadCopy.
+			c = &copies{restored: true}
 			shared[q.Stanza.ID] = c
 		}
 		c.open.Add(1)

@@ -269,7 +269,7 @@ func (d *device) message(e *stanza.Element) {
 	switch {
 	case p.to.Bare() != d.p.addr:
 		m.fatalf("%s got message %d for %s", d.addr, n, p.to)
-	case p.taken[d.life] && (len(d.p.devices) == 1 || m.killed < p.at): // see below
+	case p.taken[d.life]:
 		m.fatalf("%s got message %d twice in one session", d.addr, n)
 	case p.acked > 0 && p.acked < d.bound && (len(d.p.devices) == 1 || m.killed < p.at):
 		// After a restart it is not known any more which of two devices acknowledged its copy.

@@ -29,6 +29,8 @@ const (
 type copies struct {
 	open  atomic.Int32 // outboxes that still hold it
 	acked atomic.Bool  // one of the clients has it
+	// restored: an earlier process made them, and some of them may be missing here.
+	restored bool
 }
 
 // outbox holds what was sent or is to be sent to a client, in order, until the client acknowledged it. Places are

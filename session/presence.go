@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"holdfast/stanza"
 )
@@ -61,7 +60,10 @@ func (s *Session) broadcast(e *stanza.Element, available bool) error {
 		drain = priority >= 0 && (initial || s.priority < 0)
 		s.presence, s.priority = st, priority
 		if initial {
-			s.available, s.caughtUp = time.Now(), false
+			s.caughtUp = false
+		}
+		if drain {
+			s.since = stanza.NewID()
 		}
 		caughtUp = s.caughtUp
 		noted = s.noteLocked()

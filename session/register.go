@@ -1,8 +1,6 @@
 package session
 
 import (
-	"time"
-
 	mstanza "mellium.im/xmpp/stanza"
 
 	"holdfast/stanza"
@@ -124,9 +122,9 @@ func (sv *Service) noteRemoved(user stanza.Addr) {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	if sv.removed == nil || len(sv.removed) >= maxRemoved {
-		sv.removed = make(map[stanza.Addr]time.Time)
+		sv.removed = make(map[stanza.Addr]stanza.ID)
 	}
-	sv.removed[user] = time.Now()
+	sv.removed[user] = stanza.NewID()
 }
 
 // removedSince reports whether a message was meant for an account that was removed after it came in. An account of the
@@ -135,5 +133,5 @@ func (sv *Service) removedSince(user stanza.Addr, id stanza.ID) bool {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	at, ok := sv.removed[user]
-	return ok && !id.Time().After(at)
+	return ok && id.Compare(at) < 0
 }

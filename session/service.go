@@ -76,7 +76,7 @@ type Service struct {
 	sessions map[uint64]*Session       // by ord
 	tokens   map[string]*Session       // by XEP-0198 id
 	gone     []uint64                  // ended since the last checkpoint, which knows them
-	removed  map[stanza.Addr]time.Time // accounts that were removed, and when
+	removed  map[stanza.Addr]stanza.ID // accounts that were removed, and an id made then
 
 	settle settler
 }

@@ -53,7 +53,7 @@ type Session struct {
 
 	presence   *stanza.Stanza // last broadcast, nil while unavailable
 	priority   int8
-	available  time.Time // since when presence is available
+	since      stanza.ID // made when it began to get messages to the bare address: older messages it never had live
 	interested bool      // asked for the roster, so it gets pushes (RFC 6121 §2.1.6)
 	directed   map[stanza.Addr]struct{}
 	capsID     string      // of the request for its features that is under way
@@ -202,7 +202,7 @@ func (s *Session) provedByAck(id stanza.ID) (stored bool) {
 func (s *Session) stateLocked() *journal.Session {
 	r := &journal.Session{
 		Ord: s.ord, Addr: s.addr, Token: s.token, Managed: s.managed, Base: s.base, Max: s.max,
-		Priority: s.priority, Detached: s.detached, CreatedAt: s.created, Taken: s.taken,
+		Priority: s.priority, Detached: s.detached, CreatedAt: s.created, Since: s.since, Taken: s.taken,
 	}
 	if s.presence != nil {
 		r.Presence = s.presence.Raw()

@@ -79,6 +79,7 @@ type Session struct {
 	Taken     stanza.ID // newest message that the session was given out of the mailbox
 	Directed  []string  // only in a checkpoint; in the journal each is a record of its own
 	Detached  time.Time // zero while attached
+	Since     stanza.ID // made when the session began to get messages to the bare address
 	CreatedAt time.Time
 }
 
@@ -225,6 +226,7 @@ func (r *Session) Append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(r.Max))
 	dst = binary.AppendVarint(dst, milli(r.Detached))
 	dst = binary.AppendVarint(dst, milli(r.CreatedAt))
+	dst = append(dst, r.Since[:]...)
 	dst = append(dst, r.Taken[:]...)
 	dst = appendString(dst, string(r.Presence))
 	dst = binary.AppendUvarint(dst, uint64(len(r.Directed)))
@@ -250,6 +252,7 @@ func DecodeSession(b []byte) (*Session, error) {
 	r.Max = time.Duration(d.uvarint())
 	r.Detached = fromMilli(d.varint())
 	r.CreatedAt = fromMilli(d.varint())
+	r.Since = d.id()
 	r.Taken = d.id()
 	if p := d.string(); p != "" {
 		r.Presence = []byte(p)

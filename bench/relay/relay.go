@@ -99,7 +99,7 @@ func (r *Relay) find(id []byte) *websocket.Conn {
 	if conn != nil {
 		return conn
 	}
-	r.accepting.Lock() // who is written to may know that it is accepted before the table does
+	r.accepting.Lock()   // who is written to may know that it is accepted before the table does
 	r.accepting.Unlock() //nolint:staticcheck // an empty section: it waits for whoever is in it
 	r.mu.RLock()
 	defer r.mu.RUnlock()

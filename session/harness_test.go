@@ -190,7 +190,6 @@ func (a *fakeAccounts) Unregister(_ context.Context, user stanza.Addr) error {
 // fakeRoster knows who sees whom and passes every subscription stanza on without a rule. The rules are package
 // roster's; presence_test.go has them.
 type fakeRoster struct {
-	mu      sync.Mutex
 	watches map[stanza.Addr][]stanza.Addr // by who is watched
 	err     error
 }

@@ -9,10 +9,10 @@ import (
 type Config struct {
 	ResumeTimeout   time.Duration `env:"RESUME_TIMEOUT" desc:"how long a session waits for its client to come back (XEP-0198 max); 0 switches resumption off"`
 	SettleWindow    time.Duration `env:"SETTLE_WINDOW" desc:"how long acknowledgements may wait for the journal to reach the disk, so that many share one write; 0 writes at once"`
-	RequestEvery    int           `env:"SM_REQUEST_EVERY" desc:"stanzas sent to a client before it is asked for an acknowledgement at once; an idle client is asked after the settle window; 0 asks only then"`
+	RequestEvery    int           `env:"SM_REQUEST_EVERY" desc:"stanzas sent to a client before it is asked for an acknowledgement at once; one that gets fewer is asked after 50 ms; 0 asks only then"`
 	OutboxStanzas   int           `env:"OUTBOX_STANZAS" desc:"stanzas that may wait for one client's acknowledgement; beyond it the session ends and its messages go to offline storage; 0 means no limit"`
 	OutboxBytes     int           `env:"OUTBOX_BYTES" desc:"bytes that may wait for one client's acknowledgement, likewise; 0 means no limit"`
-	SessionsPerUser int           `env:"SESSIONS_PER_USER" desc:"sessions one user may have at a time, waiting ones included; 0 means no limit"`
+	SessionsPerUser int           `env:"SESSIONS_PER_USER" desc:"sessions one user may have at a time; beyond it the oldest that waits for its client makes room; 0 means no limit"`
 	DirectedLimit   int           `env:"DIRECTED_PRESENCE" desc:"addresses one session may have sent directed presence to; 0 means no limit"`
 	AuthTries       int           `env:"AUTH_TRIES" desc:"failed SASL exchanges before the stream is closed; 0 means no limit"`
 	PageMessages    int           `env:"OFFLINE_PAGE" desc:"messages taken from a mailbox at a time while it is delivered; at least 1"`

@@ -24,7 +24,7 @@ type Config struct {
 	Origins   []string `env:"ORIGINS" desc:"comma-separated Origins that browsers may connect from besides the same host: host or scheme://host patterns, * for all"`
 	PublicURL string   `env:"WS_PUBLIC_URL" desc:"the ws:// or wss:// address that host-meta announces; empty makes it of the address that was asked"`
 
-	MaxMessage                int `env:"WS_MAX_MESSAGE" desc:"largest message from an authenticated client, bytes after decompression; 0 for no limit"`
+	MaxMessage                int `env:"WS_MAX_MESSAGE" desc:"largest message from an authenticated client, bytes after decompression; 0 for as much as a journal segment holds"`
 	MaxMessageUnauthenticated int `env:"WS_MAX_MESSAGE_UNAUTHENTICATED" desc:"largest message before authentication, bytes after decompression; 0 for no limit of its own"`
 	MaxDepth                  int `env:"WS_MAX_DEPTH" desc:"nested elements of one stanza; 0 for no limit"`
 	MaxAttrs                  int `env:"WS_MAX_ATTRS" desc:"attributes of one element, namespace declarations included; 0 for no limit"`

@@ -124,7 +124,17 @@ func (c *Config) validate() error {
 			return fmt.Errorf(prefix+"%w", err)
 		}
 	}
+	if most := c.largestMessage(); c.WS.MaxMessage > most || most <= 0 {
+		return fmt.Errorf(prefix+"WS_MAX_MESSAGE: %d does not fit into a journal segment; at most %d with "+prefix+"JOURNAL_SEGMENT=%d",
+			c.WS.MaxMessage, max(most, 0), c.Resume.Segment)
+	}
 	return nil
+}
+
+// largestMessage is what a journal segment holds with all that the gateway adds to it.
+func (c *Config) largestMessage() int {
+	const added = 64 << 10
+	return int(c.Resume.Segment) - added
 }
 
 func (c *Config) domains() ([]stanza.Addr, error) {

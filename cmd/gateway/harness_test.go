@@ -80,7 +80,7 @@ func configure(t testing.TB, dir string, env map[string]string) Config {
 	all := map[string]string{
 		"LISTEN": freeAddr(t), "ADMIN_LISTEN": freeAddr(t), "DATA_DIR": dir, "AUTH_SCRAM_ITERATIONS": "4096",
 		"AUTH_MECHANISMS": "SCRAM-SHA-256,PLAIN",
-		"AUTH_CACHE_AGE":  "0", "WS_CLOSE_TIMEOUT": "1s", "JOURNAL_SEGMENT": "262144", "JOURNAL_BYTES": "0", "SETTLE_WINDOW": "5ms",
+		"AUTH_CACHE_AGE":  "0", "WS_CLOSE_TIMEOUT": "1s", "JOURNAL_SEGMENT": "524288", "JOURNAL_BYTES": "0", "SETTLE_WINDOW": "5ms",
 		// Only when a test says so: a test copies the files of a gateway that runs.
 		"CHECKPOINT_INTERVAL": "1h", "OFFLINE_WINDOW": "0",
 	}

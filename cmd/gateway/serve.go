@@ -85,6 +85,9 @@ func (g *gateway) open(ctx context.Context) error {
 		return err
 	}
 	cfg.WS.Trust = g.trust
+	if cfg.WS.MaxMessage == 0 {
+		cfg.WS.MaxMessage = cfg.largestMessage()
+	}
 	if g.db, err = sqlx.Open(ctx, cfg.SQLite); err != nil {
 		return err
 	}

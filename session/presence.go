@@ -338,10 +338,14 @@ func (s *Session) subscription(e *stanza.Element, contact stanza.Addr) error {
 	return sv.carryOut(user, contact, out, st, false)
 }
 
-// changeSubscription has a roster decide, and pushes what changed.
+// changeSubscription has a roster decide, and pushes what changed. What comes in is delivered before the push
+// (§3.1.6, §3.2.3, §3.3.3).
 func (sv *Service) changeSubscription(user, contact stanza.Addr, inbound bool, st *stanza.Stanza) (Outcome, error) {
 	defer sv.rosterTurn(user)()
 	out, err := sv.subs.Change(sv.ctx, user, contact, inbound, st)
+	if err == nil && inbound && out.Route {
+		sv.toUser(user, st)
+	}
 	if err == nil && out.Push != nil {
 		sv.push(user, *out.Push)
 	}
@@ -356,10 +360,8 @@ func (sv *Service) carryOut(user, contact stanza.Addr, out Outcome, st *stanza.S
 			sv.tell(contact, stanza.New(stanza.Presence, "unavailable", "", p.From, contact, nil))
 		}
 	}
-	if out.Route {
-		if inbound {
-			sv.toUser(user, st)
-		} else if err := sv.arrives(contact, user, st); err != nil {
+	if out.Route && !inbound {
+		if err := sv.arrives(contact, user, st); err != nil {
 			return err
 		}
 	}

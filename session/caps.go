@@ -113,8 +113,8 @@ type discoResult struct {
 	} `xml:"jabber:x:data x"`
 }
 
-// hash is the verification string of XEP-0115 §5.1, with SHA-1. Only what is verified is believed of other clients
-// with the same hash.
+// hash is the verification string of XEP-0115 §5.1, with SHA-1, or "" where it proves nothing. Only what is verified is
+// believed of other clients with the same hash.
 func (d *discoResult) hash() string {
 	var parts []string
 	for _, i := range d.Identities {
@@ -144,9 +144,18 @@ func (d *discoResult) hash() string {
 	}
 	slices.Sort(forms)
 	parts = append(parts, forms...)
-	if slices.ContainsFunc(features, func(f string) bool { return strings.Contains(f, "<") }) {
-		return "" // two features that look like another list (XEP-0115 §8.1 asks to be careful)
+	all := strings.Join(parts, "<") + "<"
+	// Another client's list may be cut into identities, features and forms in another way and hash the same (§8.1).
+	// What matters here is that receipts are nowhere but among the features.
+	receipts := 0
+	for _, f := range features {
+		if f == stanza.NSReceipts {
+			receipts++
+		}
 	}
-	sum := sha1.Sum([]byte(strings.Join(parts, "<") + "<")) //nolint:gosec // see above
+	if strings.Count(all, stanza.NSReceipts) != receipts {
+		return ""
+	}
+	sum := sha1.Sum([]byte(all)) //nolint:gosec // see above
 	return base64.StdEncoding.EncodeToString(sum[:])
 }

@@ -98,7 +98,8 @@ func (s *Session) pageRoomLocked() (count, bytes int) {
 func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
 	one := [1]*Session{s}
 	for _, m := range page {
-		if !sv.heldElsewhere(t, s, m.ID) {
+		held := sv.heldElsewhere(t, s, m.ID)
+		if !held {
 			s.mu.Lock()
 			s.paging = s.overLocked(len(m.Raw()))
 			paging := s.paging
@@ -119,6 +120,9 @@ func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
 		}
 		s.mu.Lock()
 		s.taken = m.ID
+		if held {
+			s.passed = append(s.passed, m.ID)
+		}
 		s.mu.Unlock()
 	}
 	return true

@@ -165,9 +165,9 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 		}
 		e := *s.out.at(s.out.acked + 1)
 		s.mu.Unlock()
-		if others = t.Receivers(others[:0]); t.Draining() != nil && t.Draining() != s {
-			others = others[:0] // they get it in its turn
-		}
+		// Also to one that is in the middle of the mailbox: what is there is newer than what this one got live,
+		// and what this one got out of it the other was not given.
+		others = t.Receivers(others[:0])
 		switch e.st.Kind() {
 		case stanza.IQ:
 			requests = append(requests, e)
@@ -200,6 +200,9 @@ func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) bool 
 		to, flags := others, e.flags&(awaits|fromMailbox)
 		if flags&fromMailbox != 0 {
 			to = others[:1]
+			if d := t.Draining(); d != nil && slices.Contains(others, d) {
+				to[0] = d
+			}
 			if to[0].takes(e.st.ID) {
 				return true // it had it out of the mailbox itself
 			}
@@ -247,10 +250,15 @@ func (s *Session) wasGiven(id stanza.ID) bool {
 func (s *Session) takes(id stanza.ID) (before bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.taken.Compare(id) >= 0 {
+	if s.taken.Compare(id) < 0 {
+		s.taken = id
+		return false
+	}
+	i := slices.Index(s.passed, id)
+	if i < 0 {
 		return true
 	}
-	s.taken = id
+	s.passed = slices.Delete(s.passed, i, i+1)
 	return false
 }
 

@@ -59,6 +59,7 @@ type Session struct {
 	capsID     string      // of the request for its features that is under way
 	capsVer    string      // the hash that it is about (XEP-0115)
 	taken      stanza.ID   // newest message that was given to this session out of the mailbox
+	passed     []stanza.ID // older ones that it was not given, because another session held them; bounded by what that held
 	paging     bool        // more of the mailbox is to come
 	caughtUp   bool        // was told its contacts' presence since it became available
 	had        []stanza.ID // messages awaiting receipts that it was given later than the others of its user

@@ -108,6 +108,10 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 		}
 		log.Warn("the machine went down, sessions of before can't be resumed")
 	}
+	// What clients will be told when they resume was in the page cache of a process that is gone, perhaps no further.
+	if err := s.Settle(ctx); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("resume: %w", err), s.wal.Close())
+	}
 	rec := r.result()
 	log.Info("journal read", "records", info.Records, "sessions", len(rec.Sessions), "unreadable", r.skipped)
 	return s, rec, nil

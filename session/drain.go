@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"holdfast/stanza"
@@ -55,7 +56,7 @@ func (sv *Service) pageLocked(t Table, s *Session) {
 		after, paging := s.taken, s.paging
 		s.mu.Unlock()
 		if over {
-			break
+			return // it is ending, and its turn is passed on then
 		}
 		if paging {
 			return
@@ -99,7 +100,10 @@ func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
 	one := [1]*Session{s}
 	for _, m := range page {
 		held := sv.heldElsewhere(t, s, m.ID)
-		if !held {
+		s.mu.Lock()
+		own := s.out.has(m.ID) || slices.Contains(s.had, m.ID)
+		s.mu.Unlock()
+		if !held && !own {
 			s.mu.Lock()
 			s.paging = s.overLocked(len(m.Raw()))
 			paging := s.paging
@@ -114,7 +118,6 @@ func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
 				return false
 			}
 			if n == 0 {
-				t.SetDraining(nil)
 				return false // it is ending, and what is left is handed on then
 			}
 		}
@@ -136,7 +139,7 @@ func (sv *Service) heldElsewhere(t Table, s *Session, id stanza.ID) bool {
 			continue
 		}
 		other.mu.Lock()
-		has := !other.taken.IsZero() && other.out.has(id)
+		has := other.out.has(id)
 		other.mu.Unlock()
 		if has {
 			return true
@@ -175,17 +178,23 @@ func (sv *Service) drainMore(s *Session) {
 	})
 }
 
-// passDrainLocked lets another connected session go on where one cannot: that went away, or does not want messages any
-// more. When there is none, keep says whether the turn is kept for the one that left.
+// passDrainLocked lets another session go on where one cannot: that went away, or does not want messages any more. One
+// without a connection goes on when it resumes. When there is none, keep says whether the turn is kept for the one that
+// left.
 func (sv *Service) passDrainLocked(t Table, from *Session, keep bool) {
 	if t.Draining() != from {
 		return
 	}
+	var waits *Session
 	for _, s := range t.Receivers(nil) {
 		s.mu.Lock()
-		able := s != from && s.stream != nil && !s.ended && !s.spilling
+		able := s != from && !s.ended && !s.spilling
+		connected := s.stream != nil
+		if able && !connected && !keep && waits == nil {
+			waits, s.paging = s, true
+		}
 		s.mu.Unlock()
-		if able {
+		if able && connected {
 			from.mu.Lock()
 			from.paging = false
 			from.mu.Unlock()
@@ -195,6 +204,17 @@ func (sv *Service) passDrainLocked(t Table, from *Session, keep bool) {
 		}
 	}
 	if !keep {
-		t.SetDraining(nil)
+		t.SetDraining(waits)
 	}
+}
+
+// resumeDrain lets a session that is connected again have the mailbox, where nobody else who is connected has the turn.
+func (sv *Service) resumeDrain(s *Session) {
+	sv.router.Locked(s.addr.Bare(), func(t Table) {
+		for _, r := range t.Receivers(nil) {
+			if r == s {
+				sv.drainLocked(t, s)
+			}
+		}
+	})
 }

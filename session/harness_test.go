@@ -364,6 +364,12 @@ func (r *fakeReceipts) Room(ctx context.Context) error {
 	}
 }
 
+func (r *fakeReceipts) Waits(id stanza.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open[id] != nil || r.stored[id]
+}
+
 func (r *fakeReceipts) Open(st *stanza.Stanza) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

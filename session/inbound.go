@@ -183,8 +183,8 @@ func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) err
 func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 	sv.enter()
 	defer sv.leave()
-	if sv.removedSince(st.To.Bare(), st.ID) {
-		return 0, nil
+	if gone, err := sv.userGone(st.To.Bare(), st.ID); gone || err != nil {
+		return 0, err
 	}
 	sv.router.Locked(st.To.Bare(), func(t Table) {
 		if t.Draining() != nil {
@@ -210,10 +210,17 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
 	sv.enter()
 	defer sv.leave()
-	if sv.removedSince(st.To.Bare(), st.ID) {
-		return false, nil
+	if gone, err := sv.userGone(st.To.Bare(), st.ID); gone || err != nil {
+		return false, err
 	}
-	sv.router.Locked(st.To.Bare(), func(Table) {
+	sv.router.Locked(st.To.Bare(), func(t Table) {
+		for _, s := range t.Receivers(nil) {
+			s.mu.Lock()
+			if s.since.Compare(st.ID) < 0 {
+				s.rememberHad(st.ID) // live, so the mailbox must not give it again
+			}
+			s.mu.Unlock()
+		}
 		var verdict Verdict
 		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict != Kept {
 			return

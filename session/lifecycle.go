@@ -78,7 +78,8 @@ func (sv *Service) depart(s *Session, st *stream) {
 func (sv *Service) end(s *Session, st *stream) {
 	var queue []entry
 	var refused []*stanza.Stanza
-	first := sv.retire(s, st, func(t Table) { queue, refused = sv.requeueLocked(s, t) })
+	var err error
+	first := sv.retire(s, st, func(t Table) { queue, refused, err = sv.requeueLocked(s, t) })
 	if !first {
 		// depart was here before.
 		s.mu.Lock()
@@ -91,13 +92,32 @@ func (sv *Service) end(s *Session, st *stream) {
 			s.mu.Lock()
 			s.leaving = false
 			s.mu.Unlock()
-			queue, refused = sv.requeueLocked(s, t)
+			queue, refused, err = sv.requeueLocked(s, t)
 		})
 	} else {
 		sv.farewell(s)
 	}
+	sv.settleEnd(s, queue, refused, err)
+}
+
+// settleEnd buries an ended session once its queue is somewhere else. While a store fails the session stays in the
+// journal and in checkpoints, and what is left of its queue is tried again.
+func (sv *Service) settleEnd(s *Session, queue []entry, refused []*stanza.Stanza, err error) {
 	sv.refuse(queue, refused)
-	sv.bury(s)
+	if err == nil {
+		sv.bury(s)
+		return
+	}
+	s.log.Error("queue of an ended session not handed on yet", "error", err)
+	time.AfterFunc(drainRetry, func() {
+		sv.enter()
+		defer sv.leave()
+		if sv.ctx.Err() != nil {
+			return // the next process does it
+		}
+		sv.router.Locked(s.addr.Bare(), func(t Table) { queue, refused, err = sv.requeueLocked(s, t) })
+		sv.settleEnd(s, queue, refused, err)
+	})
 }
 
 // retire takes a session out of routing. then runs under the user's lock, before anything newer can be routed. It
@@ -154,14 +174,14 @@ func (sv *Service) bury(s *Session) {
 
 // requeueLocked hands on what the client did not acknowledge, oldest first, under the user's lock: messages to the
 // user's other sessions that would get them, else to the mailbox. It returns what is to be answered with an error:
-// IQ requests, and messages that the mailbox refused.
-func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused []*stanza.Stanza) {
+// IQ requests, and messages that the mailbox refused. An error leaves the rest of the queue where it is.
+func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused []*stanza.Stanza, err error) {
 	var others []*Session
 	for {
 		s.mu.Lock()
 		if s.out.n == 0 {
 			s.mu.Unlock()
-			return requests, refused
+			return requests, refused, nil
 		}
 		e := *s.out.at(s.out.acked + 1)
 		s.mu.Unlock()
@@ -172,7 +192,11 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 		case stanza.IQ:
 			requests = append(requests, e)
 		case stanza.Message:
-			if !sv.handOn(t, s, e, others) {
+			kept, err := sv.handOn(t, s, e, others)
+			if err != nil {
+				return requests, refused, err
+			}
+			if !kept {
 				refused = append(refused, e.st)
 			}
 		}
@@ -187,13 +211,14 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 	}
 }
 
-// handOn finds another place for one message of an ended session. It reports false when there is none.
-func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) bool {
-	if e.copies != nil && (e.copies.open.Add(-1) > 0 || e.copies.acked.Load()) {
-		return true // another of the user's clients has it
+// handOn finds another place for one message of an ended session. It reports false when the mailbox refuses it.
+func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (bool, error) {
+	if e.copies != nil && (e.copies.open.Load() > 1 || e.copies.acked.Load() || e.copies.restored && sv.hadCopy(t, s, e.st.ID)) {
+		e.copies.open.Add(-1)
+		return true, nil // another of the user's clients has it
 	}
-	if e.copies != nil && e.copies.restored && sv.hadCopy(t, s, e.st.ID) {
-		return true
+	if e.flags&awaits != 0 && !sv.receipts.Waits(e.st.ID) {
+		return true, nil // its receipt came from elsewhere, or it was given up
 	}
 	others = slices.DeleteFunc(others, func(o *Session) bool { return o.wasGiven(e.st.ID) })
 	if rerouted(e.st) && len(others) > 0 {
@@ -204,24 +229,21 @@ func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) bool 
 				to[0] = d
 			}
 			if to[0].takes(e.st.ID) {
-				return true // it had it out of the mailbox itself
+				return true, nil // it had it out of the mailbox itself
 			}
 		}
-		if n, err := sv.deliver(nil, e.st, to, flags); err == nil && n > 0 {
-			return true
+		if n, err := sv.deliver(nil, e.st, to, flags); err != nil || n > 0 {
+			return true, err
 		}
 	}
 	if e.flags&fromMailbox != 0 {
-		return true // it is still there
+		return true, nil // it is still there
 	}
-	if sv.removedSince(s.addr.Bare(), e.st.ID) {
-		return true // its recipient's account is gone
+	if gone, err := sv.userGone(s.addr.Bare(), e.st.ID); err != nil || gone {
+		return true, err // its recipient's account is gone
 	}
 	verdict, err := sv.store(nil, s.addr.Bare(), e.st, true)
-	if err != nil {
-		s.log.Error("message of an ended session not stored", "error", err)
-	}
-	return verdict == Kept || verdict == Dropped
+	return verdict == Kept || verdict == Dropped, err
 }
 
 // hadCopy reports whether another session of the user got a copy of a message that went to several: one that is available
@@ -396,11 +418,31 @@ func (sv *Service) Restore(all []Restored) error {
 		s.expireAfterLocked(s.max - now.Sub(s.detached))
 		s.mu.Unlock()
 	}
+	sv.restorePassed()
 	sv.metrics.restored.Add(float64(len(all) - len(over)))
 	for _, s := range over {
 		sv.end(s, nil)
 	}
 	return nil
+}
+
+// restorePassed works out which messages of the mailbox a session was not given because another one held them.
+func (sv *Service) restorePassed() {
+	for _, s := range sv.all() {
+		sv.router.Locked(s.addr.Bare(), func(t Table) {
+			for _, other := range t.Sessions() {
+				if other == s {
+					continue
+				}
+				for place := other.out.acked + 1; place <= other.out.last(); place++ {
+					e := other.out.at(place)
+					if e.flags&fromMailbox != 0 && e.st.ID.Compare(s.taken) <= 0 && !s.out.has(e.st.ID) {
+						s.passed = append(s.passed, e.st.ID)
+					}
+				}
+			}
+		})
+	}
 }
 
 func restoredEntry(q *journal.Stanza, shared map[stanza.ID]*copies) entry {

@@ -197,13 +197,16 @@ func (st *stream) resume(e *stanza.Element) error {
 	if !s.detached.IsZero() {
 		age = time.Since(s.detached)
 	}
+	if err := sv.journal.Count(journal.KindAcked, s.ord, place); err != nil {
+		s.mu.Unlock()
+		if old != nil {
+			old.finish(Broken) // it is deaf already; its loss detaches the session
+		}
+		return err
+	}
 	if s.expiry != nil {
 		s.expiry.Stop()
 		s.expiry = nil
-	}
-	if err := sv.journal.Count(journal.KindAcked, s.ord, place); err != nil {
-		s.mu.Unlock()
-		return err
 	}
 	done := s.ackLocked(place, nil)
 	s.detached, s.stream = time.Time{}, st
@@ -217,16 +220,17 @@ func (st *stream) resume(e *stanza.Element) error {
 	// The journal has every handled stanza, so a killed gateway answers with the same count.
 	st.control([]byte("<resumed xmlns='" + stanza.NSSM + "' previd='" + token + "' h='" + strconv.FormatUint(uint64(settled), 10) + "'/>"))
 	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	if old != nil {
 		old.conflict("the session was resumed by another stream")
+	}
+	s.afterAck(done)
+	if err != nil {
+		return err
 	}
 	s.log.Info("session resumed", "address", st.peer.Addr, "transport", st.peer.Kind, "queued", s.queued(), "takeover", old != nil)
 	sv.metrics.resumes.WithLabelValues("resumed").Inc()
 	sv.metrics.resumeAge.Observe(age.Seconds())
-	s.afterAck(done)
+	sv.resumeDrain(s)
 	sv.drainMore(s)
 	st.transport.Wake()
 	return nil

@@ -90,6 +90,8 @@ const (
 type Receipts interface {
 	// Awaits says whether st wants a receipt.
 	Awaits(st *stanza.Stanza) bool
+	// Waits says whether a receipt is still awaited, or would still be noticed.
+	Waits(id stanza.ID) bool
 	// Room waits while too many messages await theirs: back-pressure on who sends them.
 	Room(ctx context.Context) error
 	// Open begins to wait for one.

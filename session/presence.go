@@ -57,6 +57,7 @@ func (s *Session) broadcast(e *stanza.Element, available bool) error {
 	sv.router.Locked(s.addr.Bare(), func(t Table) {
 		s.mu.Lock()
 		initial := s.presence == nil
+		presence, prio, since := s.presence, s.priority, s.since
 		drain = priority >= 0 && (initial || s.priority < 0)
 		s.presence, s.priority = st, priority
 		if initial {
@@ -66,11 +67,15 @@ func (s *Session) broadcast(e *stanza.Element, available bool) error {
 			s.since = stanza.NewID()
 		}
 		caughtUp = s.caughtUp
-		noted = s.noteLocked()
+		if noted = s.noteLocked(); noted != nil {
+			// It did not happen; the client sends it again.
+			s.presence, s.priority, s.since = presence, prio, since
+			s.mu.Unlock()
+			return
+		}
 		s.mu.Unlock()
 		t.SetPriority(s, true, priority)
 		switch {
-		case noted != nil:
 		case drain:
 			// In the same step, so that nothing newer comes before the mailbox.
 			sv.drainLocked(t, s)
@@ -194,11 +199,18 @@ func (s *Session) unavailable(st *stanza.Stanza) error {
 	var noted error
 	s.sv.router.Locked(s.addr.Bare(), func(t Table) {
 		s.mu.Lock()
-		was, directed = s.presence != nil, s.directed
+		presence := s.presence
+		was, directed = presence != nil, s.directed
 		s.presence, s.directed = nil, nil
 		noted = s.noteLocked()
 		if noted == nil && len(directed) > 0 {
 			noted = s.sv.journal.Directed(s.ord, stanza.Addr{}, false)
+		}
+		if noted != nil {
+			// It did not happen; the client says it again.
+			s.presence, s.directed = presence, directed
+			s.mu.Unlock()
+			return
 		}
 		s.mu.Unlock()
 		t.SetPriority(s, false, 0)

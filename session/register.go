@@ -127,6 +127,15 @@ func (sv *Service) noteRemoved(user stanza.Addr) {
 	sv.removed[user] = stanza.NewID()
 }
 
+// userGone reports whether there is nobody any more whom a message was meant for.
+func (sv *Service) userGone(user stanza.Addr, id stanza.ID) (bool, error) {
+	if sv.removedSince(user, id) {
+		return true, nil
+	}
+	exists, err := sv.accounts.Exists(sv.ctx, user)
+	return !exists, err
+}
+
 // removedSince reports whether a message was meant for an account that was removed after it came in. An account of the
 // same name that was made since is somebody else's.
 func (sv *Service) removedSince(user stanza.Addr, id stanza.ID) bool {

@@ -219,6 +219,11 @@ type proofs struct {
 
 func (p proofs) Awaits(st *stanza.Stanza) bool { return receipts.Asks(st) }
 
+func (p proofs) Waits(id stanza.ID) bool {
+	_, ok := p.cache.Get(id)
+	return ok
+}
+
 func (p proofs) Room(ctx context.Context) error { return p.cache.Room(ctx) }
 
 func (p proofs) Open(st *stanza.Stanza) { p.cache.Open(st) }

@@ -241,21 +241,20 @@ func (g *gateway) drain(front *http.Server) error {
 func (g *gateway) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
 	defer cancel()
+	// Whatever still waits for a store when the time is up gives up; the journal has it.
+	defer context.AfterFunc(ctx, g.stop)()
 	var errs []error
 	if g.ws != nil {
-		errs = append(errs, g.ws.Close())
+		if err := within(ctx, g.ws.Close); err != nil {
+			errs = append(errs, fmt.Errorf("connections: %w", err))
+		}
 	}
 	if g.restored {
 		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.cache, g.box))
 	}
 	g.stop()
-	ended := make(chan struct{})
-	go func() { g.background.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		// The journal has what was not written.
-		return errors.Join(append(errs, errors.New("background work did not end in time"))...)
+	if err := within(ctx, func() error { g.background.Wait(); return nil }); err != nil {
+		return errors.Join(append(errs, fmt.Errorf("background work: %w", err))...)
 	}
 	if g.sessions != nil {
 		g.sessions.Close()
@@ -274,6 +273,18 @@ func (g *gateway) close() error {
 	}
 	g.log.Info("stopped")
 	return errors.Join(errs...)
+}
+
+// within runs f, and stops waiting for it when ctx ends.
+func within(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (g *gateway) setReady(why error) {

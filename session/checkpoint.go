@@ -84,16 +84,7 @@ func (c *Checkpoint) Abort() {
 
 // record is the entry as the checkpoint store keeps it.
 func (e *entry) record(ord, place uint64) *journal.Stanza {
-	r := &journal.Stanza{Stanza: e.st, Targets: []journal.Target{{Session: ord, Pos: place}}}
-	if e.flags&awaits != 0 {
-		r.Flags |= journal.Awaits
-	}
-	if e.flags&fromMailbox != 0 {
-		r.Flags |= journal.FromMailbox
-	}
-	if e.flags&held != 0 {
-		r.Flags |= journal.Held
-	}
+	r := &journal.Stanza{Stanza: e.st, Flags: e.flags.record(), Targets: []journal.Target{{Session: ord, Pos: place}}}
 	if e.copies != nil {
 		r.Flags |= journal.Copied
 	}

@@ -171,9 +171,7 @@ func (sv *Service) part(user, contact stanza.Addr, p Parting) error {
 		return nil
 	}
 	if p.Unavailable {
-		for _, seen := range sv.presences(user) {
-			sv.tell(contact, stanza.New(stanza.Presence, "unavailable", "", seen.From, contact, nil))
-		}
+		sv.hide(user, contact)
 	}
 	if p.Unsubscribe {
 		if err := sv.arrives(contact, user, stanza.New(stanza.Presence, "unsubscribe", "", user, contact, nil)); err != nil {

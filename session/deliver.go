@@ -128,6 +128,9 @@ func (f entryFlags) record() (r journal.Flags) {
 	if f&fromMailbox != 0 {
 		r |= journal.FromMailbox
 	}
+	if f&held != 0 {
+		r |= journal.Held
+	}
 	return r
 }
 

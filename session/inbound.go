@@ -73,7 +73,7 @@ func (s *Session) dispatch(e *stanza.Element, kind stanza.Kind) error {
 	var to stanza.Addr
 	if raw, ok := e.AttrRaw("to"); ok && len(raw) > 0 {
 		var err error
-		if to, err = parseTo(e, raw); err != nil {
+		if to, err = e.AddrAttr("to"); err != nil {
 			return s.refuse(e, mstanza.Error{Type: mstanza.Modify, Condition: mstanza.JIDMalformed})
 		}
 	}
@@ -87,24 +87,9 @@ func (s *Session) dispatch(e *stanza.Element, kind stanza.Kind) error {
 	}
 }
 
-// parseTo avoids an allocation for addresses without entities.
-func parseTo(e *stanza.Element, raw []byte) (stanza.Addr, error) {
-	for _, c := range raw {
-		if c == '&' {
-			return stanza.ParseAddr(e.Attr("to"))
-		}
-	}
-	return stanza.ParseAddrBytes(raw)
-}
-
 // refuse answers a stanza of this client with an error.
 func (s *Session) refuse(e *stanza.Element, cond mstanza.Error) error {
-	reply := stanza.ErrorReply(e.Rewrite(stanza.Edit{From: s.addr, To: s.addr.Server()}), cond)
-	if reply == nil {
-		return nil
-	}
-	s.sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
-	return s.send(nil, reply)
+	return s.reply(e.Rewrite(stanza.Edit{From: s.addr, To: s.addr.Server()}), cond)
 }
 
 // reply answers a stanza that was rewritten already.

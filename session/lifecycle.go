@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	mstanza "mellium.im/xmpp/stanza"
-
 	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
@@ -297,10 +295,10 @@ func rerouted(st *stanza.Stanza) bool {
 // refuse answers what nobody will get.
 func (sv *Service) refuse(requests []entry, refused []*stanza.Stanza) {
 	for _, e := range requests {
-		sv.bounce(e.st, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable})
+		sv.bounce(e.st, serviceUnavailable)
 	}
 	for _, m := range refused {
-		sv.bounce(m, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable})
+		sv.bounce(m, serviceUnavailable)
 	}
 }
 

@@ -368,9 +368,7 @@ func (sv *Service) changeSubscription(user, contact stanza.Addr, inbound bool, s
 // which happens when the client sends again what was not acknowledged.
 func (sv *Service) carryOut(user, contact stanza.Addr, out Outcome, st *stanza.Stanza, inbound bool) error {
 	if out.SendUnavailable {
-		for _, p := range sv.presences(user) {
-			sv.tell(contact, stanza.New(stanza.Presence, "unavailable", "", p.From, contact, nil))
-		}
+		sv.hide(user, contact)
 	}
 	if out.Route && !inbound {
 		if err := sv.arrives(contact, user, st); err != nil {
@@ -389,6 +387,13 @@ func (sv *Service) carryOut(user, contact stanza.Addr, out Outcome, st *stanza.S
 		}
 	}
 	return nil
+}
+
+// hide says unavailable to a contact for each of a user's available sessions.
+func (sv *Service) hide(user, contact stanza.Addr) {
+	for _, p := range sv.presences(user) {
+		sv.tell(contact, stanza.New(stanza.Presence, "unavailable", "", p.From, contact, nil))
+	}
 }
 
 // arrives takes a subscription stanza into the roster of the user it is for.

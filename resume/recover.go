@@ -38,13 +38,17 @@ type Effect struct {
 	IDs    []stanza.ID
 }
 
-// recovery builds a Recovered out of the database and then the journal.
+// recovery builds a Recovered out of a checkpoint and then the journal.
 type recovery struct {
 	sessions map[uint64]*Session
 	effects  []Effect
 	ended    []endedSession
 	log      *slog.Logger
 	skipped  int
+}
+
+func newRecovery(log *slog.Logger) *recovery {
+	return &recovery{sessions: make(map[uint64]*Session), log: log}
 }
 
 // replay takes one record of the journal. A record that can't be read is counted and left out: one bad record must not
@@ -238,7 +242,10 @@ func (r *recovery) result() *Recovered {
 	return out
 }
 
-// load reads the database.
-func (r *recovery) load(ctx context.Context, db *checkpoints) error {
-	return db.load(ctx, func(s *Session) { r.sessions[s.State.Ord] = s })
+// load takes what a checkpoint store has. It comes before the journal.
+func (r *recovery) load(ctx context.Context, from interface {
+	load(ctx context.Context, yield func(*Session)) error
+},
+) error {
+	return from.load(ctx, func(s *Session) { r.sessions[s.State.Ord] = s })
 }

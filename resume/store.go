@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 		return nil, nil, err
 	}
 	s := &Store{cfg: cfg, db: cp, log: log, metrics: newMetrics(reg), ended: make(map[string]endedSession), room: make(chan struct{}), hurry: make(chan struct{}, 1)}
-	r := &recovery{sessions: make(map[uint64]*Session), log: log}
+	r := newRecovery(log)
 	if err := r.load(ctx, cp); err != nil {
 		return nil, nil, err
 	}

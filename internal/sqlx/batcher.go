@@ -20,7 +20,7 @@ const (
 	backoffMax = time.Second
 )
 
-// Transactor runs a function in one transaction; *DB is one.
+// Transactor runs a function in one transaction; *DB and *Postgres are such.
 type Transactor interface {
 	Tx(ctx context.Context, fn func(tx *sql.Tx) error) error
 }
@@ -298,8 +298,8 @@ func (b *Batcher[T]) write(ctx context.Context, ops []T) bool {
 
 // commit tries until the transaction is committed or fails for good.
 func (b *Batcher[T]) commit(ctx context.Context, ops []T) error {
-	// The driver starts a goroutine for each statement whose context can end. BEGIN is the only one that can wait, so
-	// it alone gets ctx.
+	// SQLite's driver starts a goroutine for each statement whose context can end. There BEGIN is the only one that
+	// can wait, so it alone gets ctx. Who writes to PostgreSQL bounds the statements of Apply (Postgres.Bound).
 	calm := context.WithoutCancel(ctx)
 	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
 		start := time.Now()

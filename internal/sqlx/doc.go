@@ -1,6 +1,6 @@
-// Package sqlx opens the one SQLite database of a gateway on one machine and gives its rooms the few things that
-// they all need of it: pools that fit SQLite's one-writer rule, migrations for each room, transactions, prepared
-// statements and group commits.
+// Package sqlx opens the databases of a gateway and gives its rooms the few things that they all need of them:
+// migrations for each room, transactions and group commits. [DB] is SQLite, on one machine; [Postgres] is PostgreSQL,
+// which the gateways of a cluster share. What follows is about SQLite unless it says otherwise.
 //
 // # Pools
 //
@@ -27,6 +27,17 @@
 //
 // Acquire takes the data directory for serving; a second gateway is refused with ErrLocked. The sub-commands do not
 // take it. Migrations are serialised between processes by a lock file of their own.
+//
+// # PostgreSQL
+//
+// One pool of DATABASE_CONNS connections. Nothing waits for ever: connecting ends after DATABASE_CONNECT_TIMEOUT, and
+// a query, or a transaction with all its statements, after DATABASE_TIMEOUT. The server has the same limits
+// (statement_timeout, idle_in_transaction_session_timeout), so that a gateway which is cut off holds no locks for longer.
+// What ran out of time or lost its connection is Transient; whether a commit that was not answered was made, nobody
+// knows, so writes are such as may come twice.
+//
+// Transactions are READ COMMITTED. The migrations of several gateways that start together come one after the other,
+// under an advisory lock.
 //
 // # Goroutines
 //

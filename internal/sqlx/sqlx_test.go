@@ -15,9 +15,10 @@ import (
 
 	"holdfast/internal/sqlx"
 	"holdfast/internal/sqlx/sqlxtest"
+	"holdfast/internal/testkit/postgresproc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(postgresproc.Main(m)) }
 
 func files(sqls ...string) fstest.MapFS {
 	fsys := fstest.MapFS{}

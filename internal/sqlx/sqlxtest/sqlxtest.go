@@ -30,3 +30,26 @@ func OpenDir(t testing.TB, dir string) *sqlx.DB {
 	})
 	return db
 }
+
+// OpenPostgres opens the database at url, which internal/testkit/postgresproc gives to a test.
+func OpenPostgres(t testing.TB, url string) *sqlx.Postgres {
+	t.Helper()
+	cfg := sqlx.DefaultPostgresConfig()
+	cfg.URL = url
+	return OpenPostgresWith(t, cfg)
+}
+
+// OpenPostgresWith is OpenPostgres with all settings.
+func OpenPostgresWith(t testing.TB, cfg sqlx.PostgresConfig) *sqlx.Postgres {
+	t.Helper()
+	db, err := sqlx.OpenPostgres(context.Background(), cfg)
+	if err != nil {
+		t.Fatalf("open database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close database: %v", err)
+		}
+	})
+	return db
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: a C compiler (for the race detector), Node with npm (for the
-# stock clients), the Go tools at their pinned versions, the npm packages by their lock files. It uses apt, the Go
+# stock clients), redis-server (the tests start their own), the Go tools at their pinned versions, the npm packages by their lock files. It uses apt, the Go
 # module proxy and npm; what is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,6 +32,7 @@ missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 command -v git >/dev/null || missing+=(git)
+command -v redis-server >/dev/null || missing+=(redis-server)
 command -v setpriv >/dev/null || missing+=(util-linux)
 if ! command -v node >/dev/null; then missing+=(nodejs); fi
 if ! command -v npm >/dev/null; then missing+=(npm); fi

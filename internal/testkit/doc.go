@@ -3,6 +3,7 @@
 //   - cutproxy stands between a client and the gateway and breaks the network on command;
 //   - gatewayproc builds the gateway's binary and runs it, kills it and starts it again;
 //   - xmppclient is a model client with strict XEP-0198 bookkeeping, and a bare connection for ill-behaved ones;
+//   - redisproc runs, kills and pauses servers of Redis;
 //   - tally counts what was sent, acknowledged and delivered, and what was lost, repeated or out of order.
 //
 // Nothing but tests may import it.

@@ -183,6 +183,15 @@ func (l *sessions) restart() {
 	}
 }
 
+// age makes an ended session older.
+func (m *ended) age(token string, by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.byToken[token]
+	e.at = e.at.Add(-by)
+	m.byToken[token] = e
+}
+
 type flusher func(context.Context) error
 
 func (f flusher) Checkpoint(ctx context.Context) error { return f(ctx) }

@@ -13,7 +13,6 @@ import (
 
 	"holdfast/internal/journal"
 	"holdfast/internal/sqlx"
-	"holdfast/stanza"
 )
 
 //go:embed migrations
@@ -26,13 +25,6 @@ type Change struct {
 	Handled uint32
 	Acked   uint64
 	Queue   []*journal.Stanza
-}
-
-type endedSession struct {
-	token   string
-	user    stanza.Addr
-	handled uint32
-	at      time.Time
 }
 
 // checkpoints is the checkpoint store in SQLite.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,41 +19,17 @@ import (
 
 // Store is the journal and the checkpoints behind it.
 type Store struct {
+	*checkpointing
+
 	// static
-	cfg     Config
-	wal     *wal.Log
-	db      *checkpoints
-	log     *slog.Logger
-	metrics *metrics
+	cfg   Config
+	wal   *wal.Log
+	db    *checkpoints
+	ended *ended
 
-	checkpoint sync.Mutex   // one at a time
-	freed      atomic.Int64 // journal position before which nothing is kept
-
-	mu     sync.Mutex
-	ended  map[string]endedSession // by token: since the last checkpoint, and the newest before
-	order  []string                // of ended, oldest first
-	fresh  []endedSession          // not yet in the database
-	gone   []uint64                // in the database, but the journal says that they ended
-	failed time.Time               // since when checkpoints fail, zero while they do not
-	room   chan struct{}           // closed when a checkpoint made room
-	hurry  chan struct{}           // somebody waits for room
+	freed atomic.Int64 // journal position before which nothing is kept
+	gone  []uint64     // in the database, but the journal says that they ended; guarded by one
 }
-
-// Live is the sessions of this process, as a checkpoint needs them.
-type Live interface {
-	// Collect calls boundary, and then returns what changed since the last checkpoint, while nothing is being
-	// handled: everything in the journal before the boundary is in what it returns or in an earlier checkpoint,
-	// and everything behind it is not half done. Commit or abort is called with the outcome.
-	Collect(boundary func()) (changed []Change, gone []uint64, commit, abort func())
-}
-
-// Flusher is another store whose effects are in the journal until it has committed them.
-type Flusher interface {
-	Checkpoint(ctx context.Context) error
-}
-
-// maxEnded bounds the sessions that are over and remembered in memory; older ones are in the database.
-const maxEnded = 10_000
 
 // Open opens the journal beside the database and works out what an earlier process left. Nothing of it is forgotten
 // before the first checkpoint.
@@ -63,7 +38,7 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Store{cfg: cfg, db: cp, log: log, metrics: newMetrics(reg), ended: make(map[string]endedSession), room: make(chan struct{}), hurry: make(chan struct{}, 1)}
+	s := &Store{checkpointing: newCheckpointing(cfg.Interval, log, newMetrics(reg)), cfg: cfg, db: cp, ended: newEnded(cfg.Ended)}
 	r := newRecovery(log)
 	if err := r.load(ctx, cp); err != nil {
 		return nil, nil, err
@@ -85,10 +60,8 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 			s.gone = append(s.gone, ord)
 		}
 	}
-	if cfg.Ended > 0 {
-		for _, e := range r.ended {
-			s.remember(e)
-		}
+	for _, e := range r.ended {
+		s.ended.remember(e)
 	}
 	info := s.wal.Info()
 	s.freed.Store(info.Boundary - info.Bytes)
@@ -153,29 +126,9 @@ func (s *Store) Directed(session uint64, to stanza.Addr, add bool) error {
 }
 
 // Room implements session.Journal: it waits while the journal is at its cap.
-func (s *Store) Room(ctx context.Context) error {
-	if s.cfg.Bytes == 0 || s.used() < s.cfg.Bytes {
-		return nil
-	}
-	s.metrics.waits.Inc()
-	for {
-		s.mu.Lock()
-		more := s.room
-		s.mu.Unlock()
-		if s.used() < s.cfg.Bytes {
-			return nil
-		}
-		select {
-		case s.hurry <- struct{}{}:
-		default:
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-more:
-		}
-	}
-}
+func (s *Store) Room(ctx context.Context) error { return s.waitRoom(ctx, s.full) }
+
+func (s *Store) full() bool { return s.cfg.Bytes > 0 && s.used() >= s.cfg.Bytes }
 
 func (s *Store) used() int64 { return s.wal.End() - s.freed.Load() }
 
@@ -187,31 +140,13 @@ func (s *Store) Settle(ctx context.Context) error {
 
 // Remember implements session.Ended.
 func (s *Store) Remember(token string, user stanza.Addr, h uint32) {
-	if s.cfg.Ended == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.remember(endedSession{token, user, h, time.Now()})
-}
-
-func (s *Store) remember(e endedSession) {
-	if len(s.order) >= maxEnded {
-		delete(s.ended, s.order[0])
-		s.order = s.order[1:]
-	}
-	s.ended[e.token] = e
-	s.order = append(s.order, e.token)
-	s.fresh = append(s.fresh, e)
+	s.ended.remember(endedSession{token, user, h, time.Now()})
 }
 
 // Recall implements session.Ended.
 func (s *Store) Recall(token string, user stanza.Addr) (uint32, bool) {
-	s.mu.Lock()
-	e, ok := s.ended[token]
-	s.mu.Unlock()
-	if ok {
-		return e.handled, e.user == user && time.Since(e.at) <= s.cfg.Ended
+	if h, ok, known := s.ended.recall(token, user); known {
+		return h, ok
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -222,54 +157,10 @@ func (s *Store) Recall(token string, user stanza.Addr) (uint32, bool) {
 // Run makes checkpoints until ctx ends. A checkpoint that fails is tried again; meanwhile the journal grows to its
 // cap, and then stanzas wait.
 func (s *Store) Run(ctx context.Context, live Live, others ...Flusher) {
-	var tick <-chan time.Time
-	if s.cfg.Interval > 0 {
-		t := time.NewTicker(s.cfg.Interval)
-		defer t.Stop()
-		tick = t.C
-	}
-	last := int64(-1) // the first checkpoint frees what the process before left
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick:
-			if s.records() == last {
-				continue // nothing happened
-			}
-		case <-s.wal.Pressure():
-			if !s.pressing() {
-				continue
-			}
-		case <-s.hurry:
-		}
-		records := s.records()
-		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-			err := s.Checkpoint(ctx, live, others...)
-			if err == nil {
-				last = records
-				break
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			s.log.Error("checkpoint failed, the journal keeps everything", "error", err)
-			t := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				t.Stop()
-				return
-			case <-t.C:
-			}
-		}
-	}
+	when := trigger{func() int64 { return int64(s.wal.Stats().Records) }, s.wal.Pressure(), s.pressing}
+	s.run(ctx, when, func(ctx context.Context) error { return s.Checkpoint(ctx, live, others...) })
 }
 
-// records counts what was appended. The journal's end won't do: a checkpoint moves it.
-func (s *Store) records() int64 { return int64(s.wal.Stats().Records) }
-
-// pressing says whether the journal needs a checkpoint before its time: the later it comes, the more has been
-// acknowledged and need not be written.
 func (s *Store) pressing() bool {
 	limit := 4 * s.cfg.Segment
 	if s.cfg.Bytes > 0 {
@@ -280,8 +171,8 @@ func (s *Store) pressing() bool {
 
 // Checkpoint writes what changed to the database and frees the journal up to where it began.
 func (s *Store) Checkpoint(ctx context.Context, live Live, others ...Flusher) (err error) {
-	s.checkpoint.Lock()
-	defer s.checkpoint.Unlock()
+	s.one.Lock()
+	defer s.one.Unlock()
 	start := time.Now()
 	defer func() { s.outcome(err, time.Since(start)) }()
 	var boundary int64
@@ -296,22 +187,15 @@ func (s *Store) Checkpoint(ctx context.Context, live Live, others ...Flusher) (e
 		// up to there is what makes room.
 		s.log.Warn("journal goes on in the same segment", "error", rotated)
 	}
-	s.mu.Lock()
 	gone = append(gone, s.gone...)
-	ended := s.fresh
-	s.fresh = nil
-	s.mu.Unlock()
+	ended := s.ended.take()
 	if err := s.db.write(ctx, changed, gone, ended, time.Now().Add(-s.cfg.Ended)); err != nil {
 		abort()
-		s.mu.Lock()
-		s.fresh = append(ended, s.fresh...)
-		s.mu.Unlock()
+		s.ended.putBack(ended)
 		return fmt.Errorf("resume: write checkpoint: %w", err)
 	}
 	commit()
-	s.mu.Lock()
 	s.gone = nil
-	s.mu.Unlock()
 	for _, f := range others {
 		if err := f.Checkpoint(ctx); err != nil {
 			return fmt.Errorf("resume: checkpoint of another store: %w", err)
@@ -324,35 +208,7 @@ func (s *Store) Checkpoint(ctx context.Context, live Live, others ...Flusher) (e
 		return fmt.Errorf("resume: free journal: %w", err)
 	}
 	s.freed.Store(boundary)
-	s.mu.Lock()
-	close(s.room)
-	s.room = make(chan struct{})
-	s.mu.Unlock()
-	return nil
-}
-
-func (s *Store) outcome(err error, took time.Duration) {
-	s.metrics.seconds.Observe(took.Seconds())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil:
-		s.failed = time.Time{}
-	default:
-		s.metrics.failures.Inc()
-		if s.failed.IsZero() {
-			s.failed = time.Now()
-		}
-	}
-}
-
-// Healthy says why acknowledgements may have to wait, or nil.
-func (s *Store) Healthy() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.failed.IsZero() {
-		return fmt.Errorf("checkpoints have been failing since %s", s.failed.Format(time.RFC3339))
-	}
+	s.madeRoom()
 	return nil
 }
 

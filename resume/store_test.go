@@ -49,11 +49,7 @@ func TestEndedSessionsAreForgotten(t *testing.T) {
 	if _, err := p.db.Write.ExecContext(t.Context(), `UPDATE resume_ended SET at = at - 10`); err != nil {
 		t.Fatal(err)
 	}
-	p.store.mu.Lock()
-	e := p.store.ended["t"]
-	e.at = e.at.Add(-10 * time.Second)
-	p.store.ended["t"] = e
-	p.store.mu.Unlock()
+	p.store.ended.age("t", 10*time.Second)
 	if _, ok := p.store.Recall("t", bob); ok {
 		t.Error("remembered beyond its time")
 	}
@@ -88,10 +84,10 @@ func TestEndedSessionsInMemoryAreBounded(t *testing.T) {
 	for i := range maxEnded + 10 {
 		p.store.Remember(fmt.Sprint(i), bob, uint32(i))
 	}
-	if n := len(p.store.ended); n != maxEnded {
+	if n := len(p.store.ended.byToken); n != maxEnded {
 		t.Errorf("%d in memory", n)
 	}
-	if n := len(p.store.order); n != maxEnded {
+	if n := len(p.store.ended.order); n != maxEnded {
 		t.Errorf("%d in order", n)
 	}
 	checkpoint(t, p, newSessions())

@@ -26,16 +26,21 @@ type Session struct {
 // Recovered is what an earlier process left.
 type Recovered struct {
 	Sessions []*Session
+	// Links are what other nodes of a cluster sent, as far as it was carried out.
+	Links []*Session
 	// Effects are what the journal knows of the other stores, in the order in which it happened.
 	Effects []Effect
+	// Unsent are messages for other nodes that may not have reached them, in the order of each link.
+	Unsent []*journal.Forward
 }
 
 // Effect is one change that may or may not have reached its store.
 type Effect struct {
-	Kind   journal.Kind // KindStanza, KindUnstored or KindProved
-	Stanza *journal.Stanza
-	User   stanza.Addr
-	IDs    []stanza.ID
+	Kind    journal.Kind // KindStanza, KindUnstored, KindProved, KindTaken or, for a user who left, KindForward
+	Stanza  *journal.Stanza
+	User    stanza.Addr
+	IDs     []stanza.ID
+	Awaited []journal.Await
 }
 
 // recovery builds a Recovered out of a checkpoint and then the journal.
@@ -43,12 +48,14 @@ type recovery struct {
 	sessions map[uint64]*Session
 	effects  []Effect
 	ended    []endedSession
+	forwards []*journal.Forward
+	sent     map[uint64]uint32 // by link: what has reached the other node
 	log      *slog.Logger
 	skipped  int
 }
 
 func newRecovery(log *slog.Logger) *recovery {
-	return &recovery{sessions: make(map[uint64]*Session), log: log}
+	return &recovery{sessions: make(map[uint64]*Session), sent: make(map[uint64]uint32), log: log}
 }
 
 // replay takes one record of the journal. A record that can't be read is counted and left out: one bad record must not
@@ -109,13 +116,77 @@ func (r *recovery) record(kind journal.Kind, b []byte) error {
 			return err
 		}
 		r.effects = append(r.effects, Effect{Kind: kind, User: user, IDs: ids})
+	case journal.KindForward:
+		rec, err := journal.DecodeForward(b)
+		if err != nil {
+			return err
+		}
+		r.forward(rec)
+	case journal.KindTaken:
+		rec, err := journal.DecodeTaken(b)
+		if err != nil {
+			return err
+		}
+		r.taken(rec)
 	default:
 		return fmt.Errorf("resume: unknown record kind %d", kind)
 	}
 	return nil
 }
 
+func (r *recovery) forward(rec *journal.Forward) {
+	if s := r.sessions[rec.Origin]; s != nil {
+		s.handled(rec.N)
+	}
+	if rec.Leaves {
+		r.left(rec.User)
+	}
+	if rec.To != "" {
+		r.forwards = append(r.forwards, rec)
+	}
+	if rec.Origin != 0 {
+		// What another link had for a dead node went this way.
+		r.reached(rec.Origin, rec.N)
+	}
+}
+
+// reached notes how far a link's messages have come.
+func (r *recovery) reached(link uint64, seq uint32) {
+	if int32(seq-r.sent[link]) > 0 {
+		r.sent[link] = seq
+	}
+}
+
+// left forgets a user who has another home: all that was to be done here was done before, and what comes of it since is
+// there.
+func (r *recovery) left(user stanza.Addr) {
+	maps.DeleteFunc(r.sessions, func(_ uint64, s *Session) bool {
+		return s.State.Flags&journal.FlagLink == 0 && s.State.Addr.Bare() == user
+	})
+	r.effects = slices.DeleteFunc(r.effects, func(e Effect) bool {
+		if e.Kind == journal.KindStanza {
+			return e.Stanza.Stanza.To.Bare() == user
+		}
+		return e.User == user
+	})
+	r.effects = append(r.effects, Effect{Kind: journal.KindForward, User: user})
+}
+
+// taken is a user who came.
+func (r *recovery) taken(rec *journal.Taken) {
+	if s := r.sessions[rec.Origin]; s != nil {
+		s.handled(rec.N)
+	}
+	r.reached(rec.Origin, rec.N)
+	for i := range rec.User.Sessions {
+		k := &rec.User.Sessions[i]
+		r.sessions[k.State.Ord] = &Session{State: k.State, Handled: k.Handled, Acked: k.Acked, Queue: k.Queue}
+	}
+	r.effects = append(r.effects, Effect{Kind: journal.KindTaken, User: rec.User.Addr, Awaited: rec.User.Awaited})
+}
+
 func (r *recovery) stanza(rec *journal.Stanza) {
+	r.reached(rec.Origin, rec.N)
 	if s := r.sessions[rec.Origin]; s != nil {
 		s.handled(rec.N)
 	}
@@ -133,6 +204,9 @@ func (r *recovery) stanza(rec *journal.Stanza) {
 }
 
 func (r *recovery) count(kind journal.Kind, ord, count uint64) {
+	if kind == journal.KindHandled {
+		r.reached(ord, uint32(count))
+	}
 	s := r.sessions[ord]
 	if s == nil {
 		return
@@ -234,10 +308,22 @@ func (r *recovery) result() *Recovered {
 	out := &Recovered{Effects: r.effects}
 	for _, ord := range slices.Sorted(maps.Keys(r.sessions)) {
 		s := r.sessions[ord]
+		if s.State == nil {
+			continue
+		}
+		if s.State.Flags&journal.FlagLink != 0 {
+			out.Links = append(out.Links, s)
+			continue
+		}
 		if s.close() {
 			r.log.Error("stanzas missing in a stored outbox, its session can't be resumed", "user", s.State.Addr.Bare().String(), "left", len(s.Queue))
 		}
 		out.Sessions = append(out.Sessions, s)
+	}
+	for _, f := range r.forwards {
+		if int32(f.Seq-r.sent[f.Link]) > 0 {
+			out.Unsent = append(out.Unsent, f)
+		}
 	}
 	return out
 }

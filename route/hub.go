@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"slices"
 	"sync"
@@ -31,9 +32,13 @@ type Backend[S Session, V any] interface {
 	Exists(ctx context.Context, user stanza.Addr) (bool, error)
 }
 
+// ErrElsewhere says that another node routes to the user: nothing was done.
+var ErrElsewhere = errors.New("route: the user is another node's")
+
 // Hub is the routing table of one gateway.
 type Hub[S Session, V any] struct {
 	backend Backend[S, V]
+	here    func(user stanza.Addr) bool // nil where all users are
 	seed    maphash.Seed
 	shards  [64]shard[S]
 }
@@ -67,6 +72,12 @@ func New[S Session, V any](backend Backend[S, V]) *Hub[S, V] {
 	}
 	return h
 }
+
+// Gate has Message and Direct ask, under the user's lock, whether this node routes to a user; they return ErrElsewhere
+// when it does not. It is called before the Hub is used.
+func (h *Hub[S, V]) Gate(here func(user stanza.Addr) bool) { h.here = here }
+
+func (h *Hub[S, V]) elsewhere(user stanza.Addr) bool { return h.here != nil && !h.here(user) }
 
 // acquire returns a user, locked. release must follow.
 func (h *Hub[S, V]) acquire(addr stanza.Addr) *user[S] {
@@ -114,6 +125,9 @@ func (h *Hub[S, V]) Direct(to stanza.Addr, from S, st *stanza.Stanza) (bool, err
 	bare := to.Bare()
 	u := h.acquire(bare)
 	defer h.release(bare, u)
+	if h.elsewhere(bare) {
+		return false, ErrElsewhere
+	}
 	s, ok := u.find(to)
 	if !ok {
 		return false, nil

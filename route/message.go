@@ -15,6 +15,10 @@ const proofs = stanza.ReceiptReceived | stanza.MarkerReceived | stanza.MarkerDis
 func (h *Hub[S, V]) Message(from S, st *stanza.Stanza) error {
 	bare := st.To.Bare()
 	u := h.acquire(bare)
+	if h.elsewhere(bare) {
+		h.release(bare, u)
+		return ErrElsewhere
+	}
 	if len(u.sessions) == 0 {
 		// §8.5.1; whoever has a session exists.
 		exists, err := h.backend.Exists(context.Background(), bare)

@@ -17,6 +17,10 @@ func (noJournal) Count(journal.Kind, uint64, uint64) error         { return nil 
 func (noJournal) Session(*journal.Session) error                   { return nil }
 func (noJournal) IDs(journal.Kind, stanza.Addr, []stanza.ID) error { return nil }
 func (noJournal) Directed(uint64, stanza.Addr, bool) error         { return nil }
+func (noJournal) Append(journal.Kind, []byte, []byte) error        { return nil }
+func (noJournal) Appended() uint64                                 { return 0 }
+func (noJournal) Sendable() uint64                                 { return 0 }
+func (noJournal) OnSendable(func())                                {}
 func (noJournal) Settle(context.Context) error                     { return nil }
 
 // chatPath returns one message from romeo to juliet, from the frame to juliet's transport and her acknowledgement.

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"holdfast/internal/journal"
@@ -26,7 +28,7 @@ func (sv *Service) Checkpoint(boundary func()) *Checkpoint {
 	sv.mu.Lock()
 	c.Gone, sv.gone = sv.gone, nil
 	sv.mu.Unlock()
-	for _, s := range sv.all() {
+	for _, s := range append(sv.all(), sv.links()...) {
 		s.mu.Lock()
 		if !s.dirty {
 			s.mu.Unlock()
@@ -89,4 +91,20 @@ func (e *entry) record(ord, place uint64) *journal.Stanza {
 		r.Flags |= journal.Copied
 	}
 	return r
+}
+
+// links returns the links from other nodes, which are kept as sessions are.
+func (sv *Service) links() []*Session {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return slices.Collect(maps.Values(sv.peers))
+}
+
+// TouchAll has the next checkpoint write everything: the journal before it may have a gap.
+func (sv *Service) TouchAll() {
+	for _, s := range append(sv.all(), sv.links()...) {
+		s.mu.Lock()
+		s.dirty, s.kept = true, s.out.acked
+		s.mu.Unlock()
+	}
 }

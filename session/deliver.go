@@ -81,7 +81,8 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 	if d.rec.Origin != 0 {
 		from.recorded = true
 	}
-	e := entry{st: st, flags: flags}
+	e := entry{st: st, flags: flags, pos: sv.journal.Appended()}
+	hold := e.pos > sv.journal.Sendable()
 	if len(d.targets) > 1 {
 		e.copies = new(copies)
 		e.copies.open.Store(int32(len(d.targets)))
@@ -105,7 +106,11 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		s.mu.Unlock()
 	}
 	for _, t := range d.wake {
-		t.Wake()
+		if hold {
+			sv.park(t, e.pos)
+		} else {
+			t.Wake()
+		}
 	}
 	if st.Kind() == stanza.Message {
 		sv.metrics.outcomes[delivered].Inc()
@@ -233,6 +238,14 @@ func (sv *Service) sendTo(to stanza.Addr, st *stanza.Stanza) {
 	if !sv.Local(to) {
 		return
 	}
+	if !sv.here(to.Bare()) {
+		sv.errands.add(errand{user: to.Bare(), op: opReply, st: st, kept: true})
+		return
+	}
+	sv.sendHere(to, st)
+}
+
+func (sv *Service) sendHere(to stanza.Addr, st *stanza.Stanza) {
 	if to.IsFull() {
 		if ok, err := sv.router.Direct(to, nil, st); err != nil {
 			sv.log.Error("stanza not delivered", "error", err)

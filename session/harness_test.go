@@ -321,6 +321,15 @@ func (m *fakeMailbox) Empty(user stanza.Addr) (bool, error) {
 }
 
 // bodies lists what a mailbox holds.
+func (m *fakeMailbox) Purge(user stanza.Addr) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.boxes, user)
+	return m.err
+}
+
+func (m *fakeMailbox) Room(context.Context) error { return nil }
+
 func (m *fakeMailbox) bodies(user stanza.Addr) (all []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -485,6 +494,14 @@ func (j *fakeJournal) IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) err
 func (j *fakeJournal) Directed(session uint64, to stanza.Addr, add bool) error {
 	return j.append(journal.KindDirected, journal.AppendDirected(nil, session, to, add))
 }
+
+func (j *fakeJournal) Append(k journal.Kind, head, tail []byte) error {
+	return j.append(k, slices.Concat(head, tail))
+}
+
+func (j *fakeJournal) Appended() uint64  { return 0 }
+func (j *fakeJournal) Sendable() uint64  { return 0 }
+func (j *fakeJournal) OnSendable(func()) {}
 
 func (j *fakeJournal) Settle(context.Context) error {
 	j.mu.Lock()

@@ -15,6 +15,11 @@ func (sv *Service) room(e *stanza.Element) error {
 	if err := sv.journal.Room(sv.intake); err != nil {
 		return err
 	}
+	if sv.cluster != nil {
+		if err := sv.cluster.Room(sv.intake); err != nil {
+			return err
+		}
+	}
 	if e.Payloads()&stanza.ReceiptRequest != 0 {
 		return sv.receipts.Room(sv.intake)
 	}
@@ -94,6 +99,9 @@ func (s *Session) refuse(e *stanza.Element, cond mstanza.Error) error {
 
 // reply answers a stanza that was rewritten already.
 func (s *Session) reply(st *stanza.Stanza, cond mstanza.Error) error {
+	if s.peer != "" {
+		return s.sv.answer(s, st, cond)
+	}
 	reply := stanza.ErrorReply(st, cond)
 	if reply == nil {
 		return nil
@@ -115,7 +123,11 @@ func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 	if to.IsZero() {
 		to = s.addr.Bare() // RFC 6120 §10.3.1
 	}
-	st := e.Rewrite(stanza.Edit{From: s.addr, To: to, ID: stanza.NewID(), IDBy: to.Bare()})
+	edit := stanza.Edit{From: s.addr, To: to}
+	if sv.here(to.Bare()) {
+		edit.ID, edit.IDBy = stanza.NewID(), to.Bare() // else the home gives it one
+	}
+	st := e.Rewrite(edit)
 	if !sv.Local(to) {
 		return s.reply(st, remoteServerNotFound)
 	}
@@ -125,7 +137,7 @@ func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 	if st.Payloads()&(stanza.ReceiptReceived|stanza.MarkerReceived|stanza.MarkerDisplayed|stanza.MarkerAcknowledged) != 0 {
 		s.proofSent(st)
 	}
-	return sv.router.Message(s, st)
+	return sv.routeMessage(s, st)
 }
 
 // proofSent looks at a receipt or marker of this client: what it proves need not be kept any more, wherever it is.
@@ -172,6 +184,10 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 		return 0, err
 	}
 	sv.router.Locked(st.To.Bare(), func(t Table) {
+		if !sv.here(st.To.Bare()) {
+			err = ErrElsewhere // and so is the entry that asks for this
+			return
+		}
 		if t.Draining() != nil {
 			return
 		}
@@ -199,6 +215,10 @@ func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
 		return false, err
 	}
 	sv.router.Locked(st.To.Bare(), func(t Table) {
+		if !sv.here(st.To.Bare()) {
+			err = ErrElsewhere
+			return
+		}
 		for _, s := range t.Receivers(nil) {
 			s.mu.Lock()
 			if s.since.Compare(st.ID) < 0 {
@@ -231,7 +251,9 @@ func (sv *Service) Bounce(st *stanza.Stanza) error {
 func (sv *Service) Withdraw(user stanza.Addr, id stanza.ID) {
 	sv.enter()
 	defer sv.leave()
-	sv.unstore(user, []stanza.ID{id})
+	if sv.here(user) {
+		sv.unstore(user, []stanza.ID{id})
+	}
 }
 
 // Storable tells Router whether the mailbox would keep a message at all.

@@ -74,7 +74,7 @@ func (s *Session) iq(e *stanza.Element, to stanza.Addr) error {
 	case own, to.Local() == "" && to.IsBare():
 		return s.serve(st)
 	case to.IsFull():
-		ok, err := sv.router.Direct(to, s, st)
+		ok, err := sv.routeDirect(to, s, st)
 		if err != nil || ok {
 			return err
 		}
@@ -83,29 +83,40 @@ func (s *Session) iq(e *stanza.Element, to stanza.Addr) error {
 		}
 		return nil
 	}
-	return s.account(st)
+	if sv.cluster == nil {
+		return sv.account(s, st)
+	}
+	if s.nowhere == target {
+		return s.reply(st, serviceUnavailable)
+	}
+	if err := sv.forward(s, target, opAccount, st); !errors.Is(err, errHere) {
+		return err
+	}
+	return sv.account(s, st)
 }
 
 // account answers a request to another user's bare address on that user's behalf (RFC 6121 §8.5.2.1.3): who may see
 // the user's presence learns that there is an account, nobody else learns anything (XEP-0030 §8).
-func (s *Session) account(st *stanza.Stanza) error {
+func (sv *Service) account(from *Session, st *stanza.Stanza) error {
 	typ := string(st.TypeRaw())
 	if typ == "result" || typ == "error" {
 		return nil
 	}
 	payload := st.Child(0)
 	if typ == "get" && payload.Is(nsDiscoInfo, "query") && payload.Attr("node") == "" {
-		watchers, err := s.sv.subs.Watchers(s.sv.ctx, st.To)
+		watchers, err := sv.subs.Watchers(sv.ctx, st.To)
 		if err != nil {
 			return err
 		}
-		for _, w := range watchers {
-			if w == s.addr.Bare() {
-				return s.send(nil, stanza.Result(st, accountInfo))
+		if slices.Contains(watchers, st.From.Bare()) {
+			result := stanza.Result(st, accountInfo)
+			if from.peer != "" {
+				return sv.replyTo(from, result)
 			}
+			return from.send(nil, result)
 		}
 	}
-	return s.reply(st, serviceUnavailable)
+	return from.reply(st, serviceUnavailable)
 }
 
 // serve answers what the gateway itself was asked.

@@ -146,7 +146,7 @@ func (st *stream) enable(s *Session, e *stanza.Element) error {
 		st.sv.mu.Unlock()
 	}
 	// The client counts from here, so what was sent before must go out before.
-	st.controlAfter(append(b, "/>"...), base)
+	st.promise(append(b, "/>"...), base)
 	return nil
 }
 
@@ -160,6 +160,9 @@ func (st *stream) resume(e *stanza.Element) error {
 	sv := st.sv
 	s := sv.byToken(token)
 	if s == nil || s.addr.Bare() != st.user {
+		if !sv.here(st.user) {
+			return ErrUnlocated // another node was quicker
+		}
 		if settled, ok := sv.over.Recall(token, st.user); ok {
 			sv.metrics.resumes.WithLabelValues("ended").Inc()
 			st.control(smFailed("item-not-found", &settled))
@@ -174,8 +177,11 @@ func (st *stream) resume(e *stanza.Element) error {
 		return err
 	}
 	if s.ended || s.spilling {
-		settled := s.handled
+		settled, moved := s.handled, s.moved
 		s.mu.Unlock()
+		if moved {
+			return ErrUnlocated // handed over a moment ago
+		}
 		sv.metrics.resumes.WithLabelValues("ended").Inc()
 		st.control(smFailed("item-not-found", &settled))
 		return nil
@@ -218,7 +224,7 @@ func (st *stream) resume(e *stanza.Element) error {
 	st.session.Store(s)
 	st.state, st.log = bound, s.log
 	// The journal has every handled stanza, so a killed gateway answers with the same count.
-	st.control([]byte("<resumed xmlns='" + stanza.NSSM + "' previd='" + token + "' h='" + strconv.FormatUint(uint64(settled), 10) + "'/>"))
+	st.promise([]byte("<resumed xmlns='"+stanza.NSSM+"' previd='"+token+"' h='"+strconv.FormatUint(uint64(settled), 10)+"'/>"), 0)
 	s.mu.Unlock()
 	if old != nil {
 		old.conflict("the session was resumed by another stream")

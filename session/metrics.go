@@ -22,6 +22,8 @@ type Metrics struct {
 	bounced      *prometheus.CounterVec
 	inbound      [4]prometheus.Counter // by stanza.Kind
 	outcomes     [outcomeCount]prometheus.Counter
+
+	handedOver, takenOver, proxied, errandsLost prometheus.Counter
 }
 
 // NewMetrics registers the package's metrics.
@@ -55,6 +57,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		settleTime: histogram("settle_seconds", "How long the journal took to be safe.", prometheus.ExponentialBuckets(.0001, 4, 9)),
 		bounced:    vec("stanza_errors_total", "Stanzas answered with an error, by condition.", "condition"),
 	}
+	m.handedOver = counter("users_handed_over_total", "Users given to another node, which their client came to.")
+	m.takenOver = counter("users_taken_over_total", "Users got from another node.")
+	m.proxied = counter("proxied_connections_total", "Connections that were served through to another node, where the user has another one.")
+	m.errandsLost = counter("errands_dropped_total", "Presence for other nodes that was dropped because too much waited.")
 	in := vec("stanzas_in_total", "Stanzas taken from clients, by kind.", "kind")
 	for kind := stanza.Message; kind <= stanza.IQ; kind++ {
 		m.inbound[kind] = in.WithLabelValues(kind.String())

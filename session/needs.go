@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"holdfast/internal/journal"
@@ -37,7 +38,8 @@ type Accounts interface {
 // Router knows every session that is bound here, and decides who gets a stanza (RFC 6121 §8). While it decides and
 // while it calls back into Service.Deliver and Service.Store, nothing else is routed to that user.
 type Router interface {
-	// Message routes to a bare or full address of an existing user.
+	// Message routes to a bare or full address of an existing user. Its error, and that of Direct, is ErrElsewhere
+	// when another node has to.
 	Message(from *Session, st *stanza.Stanza) error
 	// Direct hands an IQ or a presence to the session with exactly that full address.
 	Direct(to stanza.Addr, from *Session, st *stanza.Stanza) (bool, error)
@@ -64,7 +66,8 @@ type Table interface {
 
 // Mailbox is offline storage (XEP-0160) with its policy.
 type Mailbox interface {
-	// Store decides whether st is kept for user. With force, limits do not count: what was once accepted is kept.
+	// Store decides whether st is kept for user. With force, limits do not count: what was once accepted is kept. It
+	// waits for nothing: ErrBusy says that it cannot be done now.
 	Store(user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error)
 	// Page returns the next messages after an id, each with its delay stamp, oldest first.
 	Page(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
@@ -74,6 +77,10 @@ type Mailbox interface {
 	Storable(st *stanza.Stanza) bool
 	// Empty is cheap.
 	Empty(user stanza.Addr) (bool, error)
+	// Purge takes everything out.
+	Purge(user stanza.Addr) error
+	// Room waits while the store has too much to write. Nothing may be locked.
+	Room(ctx context.Context) error
 }
 
 // Verdict is what the mailbox's policy said.
@@ -113,8 +120,114 @@ type Journal interface {
 	Session(r *journal.Session) error
 	IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error
 	Directed(session uint64, to stanza.Addr, add bool) error
+	// Append is the other methods' common form, for records that go between nodes.
+	Append(k journal.Kind, head, tail []byte) error
 	// Settle returns when everything appended before is safe from a power cut too.
 	Settle(ctx context.Context) error
+	Sendable
+}
+
+// Sendable tells what a client may see. Where an append takes a way over the network, a stanza is sent only when the
+// record of it has arrived, or a kill in between would have it sent again.
+type Sendable interface {
+	// Appended is the position of the newest record, 0 where appends are at once.
+	Appended() uint64
+	// Sendable is the position up to which what depends on records may be sent.
+	Sendable() uint64
+	// OnSendable has f called whenever Sendable grew. It is called once, before anything is appended.
+	OnSendable(f func())
+}
+
+// Cluster is the other gateways that serve the same domains; Parts has none on one machine. Each user has one home,
+// which holds everything of the user; see package cluster.
+type Cluster interface {
+	ID() string
+	Homes
+	Links
+}
+
+// Homes knows who serves whom.
+type Homes interface {
+	// Here reports whether this node is the user's home. What it says holds while the user's lock is held.
+	Here(user stanza.Addr) bool
+	// Locate finds out who serves a user; with claim it is this node when nobody does, else ErrNowhere. Nothing
+	// may be locked.
+	Locate(ctx context.Context, user stanza.Addr, claim bool) error
+	// LocateAll is Locate without claim for many; it returns those whom nobody serves.
+	LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []stanza.Addr, err error)
+	// Claim returns the user's home as it is now, which is this node when there was none.
+	Claim(ctx context.Context, user stanza.Addr) (node string, err error)
+	// Where says to which node to send what somebody here has for a user, where that is known.
+	Where(user stanza.Addr) (node string, known bool)
+	// Take makes this node the home of a user whom from, a node, has no more; seen is how far from had got in what
+	// this node sent it. Under the user's lock.
+	Take(user stanza.Addr, from string, seen uint32)
+	// Pin keeps it the home while there are sessions, in place of from; Unpin, under the user's lock, says that there
+	// are none.
+	Pin(ctx context.Context, user stanza.Addr, from string) error
+	Unpin(user stanza.Addr)
+	// Moved takes the word of from that it has passed on to the home, node, what it got from here up to seq.
+	Moved(user stanza.Addr, from, node string, seq uint32)
+}
+
+// Links carry messages to other nodes.
+type Links interface {
+	// Forward journals a message for the user's home and sends it, in order and once. It returns the own name when
+	// that is here, and ErrUnlocated when it is not known.
+	Forward(user stanza.Addr, m Message, o Origin) (node string, err error)
+	// ForwardTo is Forward to a node of which it is known that it can go on with it.
+	ForwardTo(node string, user stanza.Addr, m Message, o Origin) error
+	// HandOver forwards everything of a user to a node, which is the home from then on. Under the user's lock.
+	HandOver(node string, user stanza.Addr, m Message) error
+	// Tell sends what may be lost.
+	Tell(node string, m Message) bool
+	// WhenSent calls f when what was forwarded to a node before has arrived there.
+	WhenSent(node string, f func())
+	// Room waits while too much waits to be sent. Nothing may be locked.
+	Room(ctx context.Context) error
+	// Suspect looks whether a node that does not answer is dead.
+	Suspect(ctx context.Context, node string)
+	// Sync waits until other nodes have carried out what they were sent before.
+	Sync(ctx context.Context, nodes ...string)
+}
+
+// Message goes from one node to another.
+type Message struct {
+	Op      uint8
+	Seq     uint32 // its place among the journaled ones of its link, 0 for one that may be lost
+	User    string
+	Payload []byte
+}
+
+// Origin is the inbound stanza that a message came of, as the journal names it. Passed says that another node had it
+// before.
+type Origin struct {
+	Session uint64
+	N       uint32
+	Passed  bool
+}
+
+var (
+	// ErrUnlocated says that it is not known which node serves a user; nothing was done.
+	ErrUnlocated = errors.New("session: home of the user not known")
+	// ErrElsewhere is what Router says of a user whose home is another node; nothing was done.
+	ErrElsewhere = errors.New("session: the user is another node's")
+	// ErrNowhere says that no node serves a user.
+	ErrNowhere = errors.New("session: nobody serves the user")
+	// ErrBusy says that a store cannot take or tell something now; nothing was done.
+	ErrBusy = errors.New("session: a store is busy")
+)
+
+// Moving is what else there is of a user, and goes from one home to another.
+type Moving interface {
+	// TakeOut forgets the receipts that are awaited for messages to a user, and returns them.
+	TakeOut(user stanza.Addr) []journal.Await
+	// PutIn takes over what TakeOut returned elsewhere.
+	PutIn(awaited []journal.Await)
+	// Awaits reports whether receipts are awaited.
+	Awaits(user stanza.Addr) bool
+	// Release returns when everything about the user is in the kept stores, and forgets it.
+	Release(ctx context.Context, user stanza.Addr) error
 }
 
 // Ended remembers sessions that are over, for <failed h='…'/> (XEP-0198 §5).

@@ -139,12 +139,11 @@ func (st *stream) saslFailed(condition string) {
 }
 
 // handleBeforeBind takes resource binding (RFC 6120 §7) and resumption (XEP-0198 §5).
-func (st *stream) handleBeforeBind(e *stanza.Element) {
+func (st *stream) handleBeforeBind(e *stanza.Element) error {
+	var err error
 	switch {
 	case e.Is(stanza.NSSM, "resume"):
-		if err := st.resume(e); err != nil {
-			st.fault(err)
-		}
+		err = st.resume(e)
 	case string(e.Space()) == stanza.NSSM:
 		// Enabling needs a resource (§3), acknowledgements need enabling.
 		st.control(smFailed("unexpected-request", nil))
@@ -152,16 +151,21 @@ func (st *stream) handleBeforeBind(e *stanza.Element) {
 		bind, ok := e.Find(stanza.NSBind, "bind")
 		if !ok || e.Attr("type") != "set" {
 			st.failLocked(stanza.NotAuthorized.WithText("a resource is to be bound first"))
-			return
+			return nil
 		}
-		if err := st.bind(e, bind); err != nil {
-			st.fault(err)
-		}
+		err = st.bind(e, bind)
 	case e.Kind() != stanza.Other:
 		st.failLocked(stanza.NotAuthorized.WithText("a resource is to be bound first"))
 	default:
 		st.failLocked(stanza.UnsupportedStanzaType)
 	}
+	if retryable(err) {
+		return err
+	}
+	if err != nil {
+		st.fault(err)
+	}
+	return nil
 }
 
 // bind gives the stream a full address. A session that has it already ends: the newcomer is more likely to be
@@ -203,8 +207,8 @@ func (st *stream) bind(e *stanza.Element, bind stanza.Child) error {
 	}
 	st.log = s.log
 	st.state = bound
-	st.control([]byte("<iq xmlns='" + stanza.NSClient + "' type='result' id='" + escaped(e.Attr("id")) + "'><bind xmlns='" +
-		stanza.NSBind + "'><jid>" + escaped(addr.String()) + "</jid></bind></iq>"))
+	st.promise([]byte("<iq xmlns='"+stanza.NSClient+"' type='result' id='"+escaped(e.Attr("id"))+"'><bind xmlns='"+
+		stanza.NSBind+"'><jid>"+escaped(addr.String())+"</jid></bind></iq>"), 0)
 	st.session.Store(s)
 	st.transport.Wake() // for what was routed to the address meanwhile
 	return nil
@@ -221,6 +225,10 @@ func (sv *Service) open(st *stream, addr stanza.Addr) (*Session, error) {
 		var count int
 		var err error
 		sv.router.Locked(addr.Bare(), func(t Table) {
+			if !sv.here(addr.Bare()) {
+				err = ErrUnlocated // another node was quicker
+				return
+			}
 			for _, other := range t.Sessions() {
 				if other.addr == addr {
 					old = other

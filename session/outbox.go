@@ -10,6 +10,7 @@ import (
 type entry struct {
 	st    *stanza.Stanza
 	flags entryFlags
+	pos   uint64 // of its record; see Sendable
 	// copies is shared by the entries of one message in several outboxes; nil when there is only this one.
 	copies *copies
 }

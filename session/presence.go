@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,6 +148,10 @@ func (s *Session) catchUp() error {
 
 // showPresence sends this session what a user's other available sessions last broadcast.
 func (s *Session) showPresence(user stanza.Addr) error {
+	if !s.sv.here(user) {
+		s.sv.errands.add(errand{user: user, op: opProbe, st: stanza.New(stanza.Presence, "probe", "", s.addr, user, nil)})
+		return nil
+	}
 	for _, p := range s.sv.presences(user) {
 		if p.From == s.addr {
 			continue
@@ -175,6 +180,14 @@ func (sv *Service) tell(user stanza.Addr, st *stanza.Stanza) {
 	if !sv.Local(user) {
 		return
 	}
+	if !sv.here(user) {
+		sv.errands.add(errand{user: user, op: opTell, st: st})
+		return
+	}
+	sv.tellHere(user, st)
+}
+
+func (sv *Service) tellHere(user stanza.Addr, st *stanza.Stanza) {
 	var rewritten *stanza.Stanza
 	sv.router.Each(user, func(s *Session) {
 		s.mu.Lock()
@@ -296,13 +309,14 @@ func (s *Session) direct(to stanza.Addr) bool {
 
 // passPresence delivers presence to a bare or full address (§8.5.2.1.2, §8.5.3.1).
 func (sv *Service) passPresence(to stanza.Addr, st *stanza.Stanza) {
-	if to.IsFull() {
+	switch {
+	case to.IsFull() && !sv.here(to.Bare()):
+		sv.errands.add(errand{user: to.Bare(), op: opShow, st: st})
+	case to.IsFull():
 		if _, err := sv.router.Direct(to, nil, st); err != nil {
 			sv.log.Error("presence not delivered", "error", err)
 		}
-		return
-	}
-	if to.Local() != "" {
+	case to.Local() != "":
 		sv.tell(to, st)
 	}
 }
@@ -313,19 +327,39 @@ func (s *Session) probe(contact stanza.Addr) error {
 	if !sv.Local(contact) {
 		return nil
 	}
-	if contact != s.addr.Bare() {
-		watchers, err := sv.subs.Watchers(sv.ctx, contact)
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(watchers, s.addr.Bare()) {
-			return nil
-		}
+	if !sv.here(contact) {
+		return s.showPresence(contact)
+	}
+	allowed, err := sv.maySee(s.addr.Bare(), contact)
+	if err != nil || !allowed {
+		return err
 	}
 	if len(sv.presences(contact)) == 0 {
 		return s.send(nil, stanza.New(stanza.Presence, "unavailable", "", contact, s.addr, nil))
 	}
 	return s.showPresence(contact)
+}
+
+func (sv *Service) maySee(user, contact stanza.Addr) (bool, error) {
+	if user == contact {
+		return true, nil
+	}
+	watchers, err := sv.subs.Watchers(sv.ctx, contact)
+	return slices.Contains(watchers, user), err
+}
+
+// probed answers a probe that came from another node: a client there became available, or asks.
+func (sv *Service) probed(contact stanza.Addr, probe *stanza.Stanza) {
+	allowed, err := sv.maySee(probe.From.Bare(), contact)
+	if err != nil {
+		sv.log.Error("probe not answered", "error", err)
+	}
+	if err != nil || !allowed {
+		return
+	}
+	for _, p := range sv.presences(contact) {
+		sv.passPresence(probe.From, p.Rewrite(stanza.Edit{From: p.From, To: probe.From}))
+	}
 }
 
 // subscription takes subscribe, subscribed, unsubscribe and unsubscribed (§3) through the sender's roster and, when it
@@ -339,6 +373,14 @@ func (s *Session) subscription(e *stanza.Element, contact stanza.Addr) error {
 	}
 	if !sv.Local(contact) {
 		return s.reply(st.Rewrite(stanza.Edit{From: s.addr, To: contact}), remoteServerNotFound)
+	}
+	if sv.cluster != nil && s.nowhere == contact {
+		// Nobody has that address: the own roster changes all the same, and nobody hears of it (§3.1.2).
+		_, err := sv.changeSubscription(user, contact, false, st)
+		if cond, ok := stanzaError(err); ok {
+			return s.reply(st.Rewrite(stanza.Edit{From: s.addr, To: contact}), cond)
+		}
+		return err
 	}
 	out, err := sv.changeSubscription(user, contact, false, st)
 	if err != nil {
@@ -354,6 +396,9 @@ func (s *Session) subscription(e *stanza.Element, contact stanza.Addr) error {
 // (§3.1.6, §3.2.3, §3.3.3).
 func (sv *Service) changeSubscription(user, contact stanza.Addr, inbound bool, st *stanza.Stanza) (Outcome, error) {
 	defer sv.rosterTurn(user)()
+	if !sv.here(user) {
+		return Outcome{}, ErrElsewhere // it was handed over
+	}
 	out, err := sv.subs.Change(sv.ctx, user, contact, inbound, st)
 	if err == nil && inbound && out.Route {
 		sv.toUser(user, st)
@@ -398,6 +443,15 @@ func (sv *Service) hide(user, contact stanza.Addr) {
 
 // arrives takes a subscription stanza into the roster of the user it is for.
 func (sv *Service) arrives(user, contact stanza.Addr, st *stanza.Stanza) error {
+	if !sv.here(user) {
+		_, err := sv.cluster.Forward(user, Message{Op: opArrives, Payload: st.Raw()}, Origin{})
+		if errors.Is(err, ErrUnlocated) {
+			// Known a moment ago: the errand finds it again.
+			sv.errands.add(errand{user: user, op: opArrives, st: st, kept: true})
+			return nil
+		}
+		return err
+	}
 	exists, err := sv.accounts.Exists(sv.ctx, user)
 	if err != nil || !exists {
 		return err // §8.5.1: nobody is told who exists

@@ -3,6 +3,7 @@ package session
 import (
 	mstanza "mellium.im/xmpp/stanza"
 
+	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
 
@@ -95,8 +96,25 @@ func (s *Session) removeAccount(st *stanza.Stanza) error {
 // UserRemoved follows the removal of an account, by its user or by the operator: its sessions end with not-authorized
 // (XEP-0077 §3.2), its contacts get what RFC 6121 §2.5.2 owes them, its roster is forgotten. It may be repeated.
 func (sv *Service) UserRemoved(user stanza.Addr) error {
+	sv.noteRemoved(user) // whoever serves the user: messages that wait here are for nobody
+	if sv.cluster == nil {
+		sv.enter()
+		defer sv.leave()
+		return sv.userRemoved(user)
+	}
+	if err := sv.cluster.Locate(sv.ctx, user, true); err != nil {
+		return err
+	}
 	sv.enter()
 	defer sv.leave()
+	node, err := sv.cluster.Forward(user, Message{Op: opRemoved}, Origin{})
+	if err == nil && node == sv.cluster.ID() {
+		err = sv.userRemoved(user)
+	}
+	return err
+}
+
+func (sv *Service) userRemoved(user stanza.Addr) error {
 	sv.noteRemoved(user)
 	var all []*Session
 	sv.router.Each(user, func(s *Session) { all = append(all, s) })
@@ -112,7 +130,13 @@ func (sv *Service) UserRemoved(user stanza.Addr) error {
 			return err
 		}
 	}
-	return nil
+	if sv.cluster == nil {
+		return nil // the mailbox has a hook of its own
+	}
+	if err := sv.journal.IDs(journal.KindUnstored, user, nil); err != nil {
+		return err
+	}
+	return sv.mailbox.Purge(user)
 }
 
 // maxRemoved bounds what is remembered of removed accounts: messages to them live no longer than a receipt may take.

@@ -25,6 +25,8 @@ type Parts struct {
 	Receipts  Receipts
 	Journal   Journal
 	Ended     Ended
+	Cluster   Cluster // nil on one machine
+	Moving    Moving  // with Cluster
 	Metrics   *Metrics
 	Log       *slog.Logger
 	// Registration offers XEP-0077 to strangers.
@@ -48,6 +50,8 @@ type Service struct {
 	receipts Receipts
 	journal  Journal
 	over     Ended
+	cluster  Cluster // nil on one machine
+	moving   Moving
 	metrics  *Metrics
 	log      *slog.Logger
 	register bool
@@ -77,8 +81,14 @@ type Service struct {
 	tokens   map[string]*Session       // by XEP-0198 id
 	gone     []uint64                  // ended since the last checkpoint, which knows them
 	removed  map[stanza.Addr]stanza.ID // accounts that were removed, and an id made then
+	peers    map[string]*Session       // links from other nodes, see peerFor
+	proxies  map[string]*proxy         // connections here of sessions elsewhere
+	relays   map[string]*relay         // connections elsewhere of sessions here
 
-	settle settler
+	settle  settler
+	parked  waiting
+	wants   wants
+	errands errands
 }
 
 // New makes a Service for domains; the first is the default. Run must be called before the first stream.
@@ -87,8 +97,10 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 		cfg: cfg, domains: make(map[string]stanza.Addr, len(domains)), first: domains[0],
 		auth: p.Auth, accounts: p.Accounts, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
 		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
+		cluster: p.Cluster, moving: p.Moving,
 		register: p.Registration, version: p.Version,
 		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
+		peers: make(map[string]*Session), proxies: make(map[string]*proxy), relays: make(map[string]*relay),
 	}
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d
@@ -103,6 +115,12 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	sv.settle.due = make(chan struct{}, 1)
 	sv.loops.Go(sv.settleLoop)
 	sv.loops.Go(sv.askLoop)
+	sv.wants.waiting, sv.wants.coming = make(map[stanza.Addr]map[string]chan bool), make(map[stanza.Addr]int)
+	sv.errands = errands{sv, make(chan errand, maxErrands)}
+	if sv.cluster != nil {
+		sv.loops.Go(sv.errandLoop)
+	}
+	sv.journal.OnSendable(sv.unpark)
 	return sv
 }
 

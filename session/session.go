@@ -24,7 +24,13 @@ type Session struct {
 	// in counts inbound stanzas since XEP-0198 was enabled, the one being handled included. It belongs to the
 	// goroutine that holds inMu of the attached stream.
 	in       uint32
-	recorded bool // the stanza being handled is in a journal record already
+	recorded bool        // the stanza being handled is in a journal record already
+	nowhere  stanza.Addr // a user whom the stanza being handled is for and whom nobody serves
+
+	// A link to another node is a session as far as the journal goes: peer is that node. heir says that it carries
+	// out what was meant for a dead one.
+	peer string
+	heir bool
 
 	// receiptsKnown tells what is known of the client's support for XEP-0184.
 	receiptsKnown atomic.Uint32
@@ -33,7 +39,9 @@ type Session struct {
 	out      outbox
 	stream   *stream // the attached one, nil while detached
 	ended    bool
+	moved    bool // ended here, and goes on at another node
 	leaving  bool // ended, its client closed the stream, the transport has not closed yet
+	holds    bool // ended, and its user stays here until it is buried
 	spilling bool // over its caps, about to end
 	managed  bool // XEP-0198 is on
 	token    string
@@ -56,13 +64,14 @@ type Session struct {
 	since      stanza.ID // made when it began to get messages to the bare address: older messages it never had live
 	interested bool      // asked for the roster, so it gets pushes (RFC 6121 §2.1.6)
 	directed   map[stanza.Addr]struct{}
-	capsID     string      // of the request for its features that is under way
-	capsVer    string      // the hash that it is about (XEP-0115)
-	taken      stanza.ID   // newest message that was given to this session out of the mailbox
-	passed     []stanza.ID // older ones that it was not given, because another session held them; bounded by what that held
-	paging     bool        // more of the mailbox is to come
-	caughtUp   bool        // was told its contacts' presence since it became available
-	had        []stanza.ID // messages awaiting receipts that it was given later than the others of its user
+	capsID     string               // of the request for its features that is under way
+	capsVer    string               // the hash that it is about (XEP-0115)
+	taken      stanza.ID            // newest message that was given to this session out of the mailbox
+	passed     []stanza.ID          // older ones that it was not given, because another session held them; bounded by what that held
+	paging     bool                 // more of the mailbox is to come
+	caughtUp   bool                 // was told its contacts' presence since it became available
+	had        []stanza.ID          // messages awaiting receipts that it was given later than the others of its user
+	sentTo     map[string]time.Time // other nodes that it sent something to, and when last
 
 	kept   uint64 // newest outbox place that the checkpoint store has
 	stored bool   // the checkpoint store knows the session
@@ -213,6 +222,9 @@ func (s *Session) stateLocked() *journal.Session {
 	}
 	if s.receipts() == receiptsSent {
 		r.Flags |= stateReceipts
+	}
+	if s.peer != "" {
+		r.Flags |= journal.FlagLink
 	}
 	return r
 }

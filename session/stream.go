@@ -1,10 +1,12 @@
 package session
 
 import (
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"holdfast/stanza"
 )
@@ -31,6 +33,7 @@ type stream struct {
 	user     stanza.Addr // bare, after SASL
 
 	session atomic.Pointer[Session] // set once
+	through atomic.Pointer[proxy]   // set once, when the session is at another node
 	authed  atomic.Bool
 
 	mu       sync.Mutex // a leaf: nothing is locked while it is held
@@ -42,6 +45,7 @@ type stream struct {
 type control struct {
 	frame []byte
 	after uint64 // goes out once the outbox was sent up to here
+	pos   uint64 // and once this may be sent; see Sendable
 }
 
 type state uint8
@@ -143,15 +147,20 @@ func supported(version string) bool {
 }
 
 // control queues an uncounted element.
-func (st *stream) control(frame []byte) { st.controlAfter(frame, 0) }
+func (st *stream) control(frame []byte) { st.queue(control{frame: frame}) }
 
-func (st *stream) controlAfter(frame []byte, after uint64) {
+// promise queues one that tells of what was just journaled: it goes out when that is sure.
+func (st *stream) promise(frame []byte, after uint64) {
+	st.queue(control{frame, after, st.sv.journal.Appended()})
+}
+
+func (st *stream) queue(c control) {
 	st.mu.Lock()
 	// What a client makes us say is bounded by what it sends; a client that does not read what it asks for
 	// is cut by the transport's write deadline, and here if it is quicker than that.
 	full := len(st.controls) >= maxControls
 	if !full {
-		st.controls = append(st.controls, control{frame, after})
+		st.controls = append(st.controls, c)
 	}
 	st.mu.Unlock()
 	if full {
@@ -166,6 +175,9 @@ const maxControls = 4096
 // Fail ends the stream with an error that the transport found.
 func (st *stream) Fail(err stanza.StreamError) {
 	defer st.end(st.begin())
+	if p := st.through.Load(); p != nil {
+		p.end(false)
+	}
 	if !st.over {
 		if st.state == fresh {
 			st.greet(Open{}, st.sv.first.String())
@@ -189,6 +201,10 @@ func (st *stream) failRaw(condition string, raw []byte) {
 
 // PeerClosed answers a proper closing: it ends the session too (XEP-0198 §5).
 func (st *stream) PeerClosed() {
+	if p := st.through.Load(); p != nil {
+		p.end(true) // the home says the rest
+		return
+	}
 	defer st.end(st.begin())
 	if st.over {
 		return
@@ -226,6 +242,9 @@ func (st *stream) Lost(err error) {
 		st.log.Debug("transport lost", "error", err)
 	}
 	st.over = true
+	if p := st.through.Load(); p != nil {
+		p.end(false)
+	}
 	st.release()
 }
 
@@ -242,53 +261,120 @@ func (st *stream) conflict(text string) {
 	st.finish(Closed)
 }
 
-// Handle takes one element.
+// Handle takes one element. What cannot be done now, because a store or another node has to be waited for, is waited for
+// here, with nothing locked, and then done from the beginning.
 func (st *stream) Handle(e *stanza.Element) {
-	if st.session.Load() != nil && e.Kind() != stanza.Other {
-		// Here nothing is locked yet.
-		if err := st.sv.room(e); err != nil {
+	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
+		ready, done := st.prepare(e)
+		if !ready {
+			done()
+			return
+		}
+		if p := st.through.Load(); p != nil {
+			p.tell(opElement, e.Raw())
+			done()
+			return
+		}
+		err := st.handle(e)
+		done()
+		if err == nil {
+			return
+		}
+		if !st.sv.wait(err, wait) {
 			st.transport.Finish(Broken) // the client sends it again when it resumes
 			return
 		}
 	}
-	defer st.end(st.begin())
-	if st.over {
-		return
+}
+
+// wait is what comes between two tries. It reports false when the service ends.
+func (sv *Service) wait(err error, d time.Duration) bool {
+	if errors.Is(err, ErrBusy) {
+		if sv.mailbox.Room(sv.intake) != nil {
+			return false
+		}
 	}
-	if st.state == bound {
-		st.handleBound(e)
-		return
-	}
-	switch st.state {
-	case greeted:
-		st.handleBeforeAuth(e)
-	case reopened:
-		st.handleBeforeBind(e)
-	default:
-		st.failLocked(stanza.NotAuthorized.WithText("a stream header is due"))
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-sv.intake.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
+// prepare waits, with nothing locked, for what handling an element needs. It reports false when the connection ends.
+func (st *stream) prepare(e *stanza.Element) (ready bool, done func()) {
+	done = func() {}
+	s := st.session.Load()
+	switch {
+	case st.through.Load() != nil:
+	case s == nil:
+		if st.sv.cluster != nil && st.state == reopened && !st.over {
+			return st.bringFor(e)
+		}
+	case e.Kind() != stanza.Other:
+		for wait := retryFirst; ; wait = min(2*wait, retryLast) {
+			err := st.sv.room(e)
+			if err == nil && st.sv.cluster != nil {
+				err = st.sv.locate(s, e, e.Kind())
+			}
+			if err == nil {
+				return true, done
+			}
+			if st.sv.intake.Err() != nil || !st.sv.wait(err, wait) {
+				st.transport.Finish(Broken) // the client sends it again when it resumes
+				return false, done
+			}
+		}
+	}
+	return true, done
+}
+
+// handle takes an element once. An error says that nothing was done.
+func (st *stream) handle(e *stanza.Element) error {
+	defer st.end(st.begin())
+	if st.over {
+		return nil
+	}
+	switch st.state {
+	case bound:
+		return st.handleBound(e)
+	case greeted:
+		st.handleBeforeAuth(e)
+	case reopened:
+		return st.handleBeforeBind(e)
+	default:
+		st.failLocked(stanza.NotAuthorized.WithText("a stream header is due"))
+	}
+	return nil
+}
+
 // handleBound is the stanza path.
-func (st *stream) handleBound(e *stanza.Element) {
+func (st *stream) handleBound(e *stanza.Element) error {
 	s := st.session.Load()
 	if kind := e.Kind(); kind != stanza.Other {
-		if err := s.inbound(st, e, kind); err != nil {
+		err := s.inbound(st, e, kind)
+		if retryable(err) {
+			return err
+		}
+		if err != nil {
 			st.fault(err)
 		}
-		return
+		return nil
 	}
-	if string(e.Space()) == stanza.NSSM {
+	switch {
+	case string(e.Space()) == stanza.NSSM:
 		if err := st.manage(s, e); err != nil {
 			st.fault(err)
 		}
-		return
-	}
-	if len(e.Space()) == 0 {
+	case len(e.Space()) == 0:
 		st.failLocked(stanza.InvalidNamespace)
-		return
+	default:
+		st.failLocked(stanza.UnsupportedStanzaType)
 	}
-	st.failLocked(stanza.UnsupportedStanzaType)
+	return nil
 }
 
 // fault ends the stream over an error of ours or a stream error. What was being handled is not counted, so the
@@ -315,30 +401,49 @@ const (
 
 // Pull hands the transport what is to be written next.
 func (st *stream) Pull(b *Batch) bool {
+	if p := st.through.Load(); p != nil {
+		if st.takeControls(b, ^uint64(0), ^uint64(0)); len(b.Frames) > 0 {
+			return true
+		}
+		return p.pull(b)
+	}
+	limit := st.sv.journal.Sendable()
 	s := st.session.Load()
 	if s == nil {
-		st.takeControls(b, ^uint64(0))
+		next := st.takeControls(b, ^uint64(0), limit)
+		if len(b.Frames) == 0 && next.pos > limit {
+			st.sv.park(st.transport, next.pos)
+		}
 		return len(b.Frames) > 0
 	}
 	s.mu.Lock()
 	if s.stream != st {
 		// Detached or taken over: only what the stream itself has to say.
 		s.mu.Unlock()
-		st.takeControls(b, ^uint64(0))
+		st.takeControls(b, ^uint64(0), ^uint64(0))
 		return len(b.Frames) > 0
 	}
-	for {
-		due, more := st.takeControls(b, s.out.sent)
+	var held uint64 // position that the next thing to be sent waits for
+	for held == 0 {
+		next := st.takeControls(b, s.out.sent, limit)
+		if next.pos > limit && next.after <= s.out.sent {
+			held = next.pos
+		}
 		if s.out.sent == s.out.last() || len(b.Frames) >= maxBatchFrames || b.bytes >= maxBatchBytes {
 			break
 		}
 		last := s.out.last()
-		if more {
-			last = min(last, due)
+		if next.frame != nil {
+			last = min(last, next.after)
 		}
 		for s.out.sent < last && len(b.Frames) < maxBatchFrames && b.bytes < maxBatchBytes {
+			e := s.out.at(s.out.sent + 1)
+			if e.pos > limit {
+				held = e.pos
+				break
+			}
 			s.out.sent++
-			raw := s.frame(s.out.at(s.out.sent))
+			raw := s.frame(e)
 			b.Frames = append(b.Frames, raw)
 			b.bytes += len(raw)
 		}
@@ -346,18 +451,22 @@ func (st *stream) Pull(b *Batch) bool {
 	probe := s.askLocked(b)
 	b.Mark = s.out.sent
 	s.mu.Unlock()
+	if held > 0 && len(b.Frames) == 0 {
+		st.sv.park(st.transport, held)
+	}
 	if probe {
 		st.transport.Probe()
 	}
 	return len(b.Frames) > 0
 }
 
-// takeControls moves controls that are due at the outbox place sent, and says at which place the next is due.
-func (st *stream) takeControls(b *Batch, sent uint64) (due uint64, more bool) {
+// takeControls moves controls that are due at the outbox place sent, up to the first that may not go out yet, and
+// returns that one.
+func (st *stream) takeControls(b *Batch, sent, limit uint64) (next control) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	i := 0
-	for i < len(st.controls) && st.controls[i].after <= sent {
+	for i < len(st.controls) && st.controls[i].after <= sent && st.controls[i].pos <= limit {
 		b.Frames = append(b.Frames, st.controls[i].frame)
 		b.bytes += len(st.controls[i].frame)
 		i++
@@ -371,14 +480,18 @@ func (st *stream) takeControls(b *Batch, sent uint64) (due uint64, more bool) {
 		}
 	}
 	if len(st.controls) == 0 {
-		return 0, false
+		return control{}
 	}
-	return st.controls[0].after, true
+	return st.controls[0]
 }
 
 // Proved is the transport's word that its peer has everything up to mark. For a client without XEP-0198 that is the
 // acknowledgement (contract 4).
 func (st *stream) Proved(mark uint64) {
+	if p := st.through.Load(); p != nil {
+		p.tell(opProved, binary.LittleEndian.AppendUint64([]byte{'p'}, mark))
+		return
+	}
 	s := st.session.Load()
 	if s == nil {
 		return

@@ -37,6 +37,19 @@ func tick() uint64 {
 	}
 }
 
+// Observe makes the ids of this process greater than id, which another one made: clocks differ, and what comes later
+// is to have the greater id.
+func Observe(id ID) {
+	seen := binary.BigEndian.Uint64(id[:8])
+	seen = seen>>16<<12 | seen&0xfff
+	for {
+		last := lastTick.Load()
+		if last >= seen || lastTick.CompareAndSwap(last, seen) {
+			return
+		}
+	}
+}
+
 // NewID returns an id greater than all ids that this process made before. It is safe for concurrent use. The 62 low
 // bits are random.
 func NewID() ID {

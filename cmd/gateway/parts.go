@@ -211,6 +211,10 @@ func (m mailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {
 
 func (m mailbox) Empty(user stanza.Addr) (bool, error) { return m.Mailbox.Empty(m.ctx, user) }
 
+func (m mailbox) Purge(user stanza.Addr) error { return m.Mailbox.Purge(m.ctx, user) }
+
+func (m mailbox) Room(context.Context) error { return nil }
+
 // proofs is receipts and packetcache for session.
 type proofs struct {
 	cache  *packetcache.Cache

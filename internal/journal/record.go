@@ -31,6 +31,10 @@ const (
 	KindDirected Kind = 8
 	// KindMoved is an outbox place whose stanza was handed on because the session ended.
 	KindMoved Kind = 9
+	// KindForward is a message for another node of the cluster.
+	KindForward Kind = 10
+	// KindTaken is a user whom another node handed over, with all sessions.
+	KindTaken Kind = 11
 )
 
 // Target is one outbox that a stanza entered, and its place there.

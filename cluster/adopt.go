@@ -1,0 +1,250 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"holdfast/stanza"
+)
+
+const (
+	adoptRetry = 200 * time.Millisecond
+	syncTime   = 2 * time.Second
+	tombTime   = 10 * time.Minute
+	drainPage  = 256
+	pinAtOnce  = 500
+)
+
+// adoptAll adopts dead nodes, one after the other.
+func (n *Node) adoptAll() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case dead := <-n.adopt:
+			start := time.Now()
+			for wait := adoptRetry; ; wait = min(2*wait, 5*time.Second) {
+				mine, err := n.adoptNode(n.ctx, dead)
+				if err == nil {
+					if mine {
+						n.metrics.adoptions.Inc()
+						n.metrics.adoptTime.Observe(time.Since(start).Seconds())
+						n.log.Info("estate of a dead node taken over", "dead", dead, "took", time.Since(start))
+					}
+					break
+				}
+				if n.ctx.Err() != nil {
+					return
+				}
+				n.log.Error("estate of a dead node not taken over yet", "dead", dead, "error", err)
+				if !n.sleep(wait) {
+					return
+				}
+			}
+			n.mu.Lock()
+			if m := n.members[dead]; m != nil {
+				m.adopting, m.moved = false, time.Now()
+			}
+			n.mu.Unlock()
+		}
+	}
+}
+
+// adoptNode takes over a dead node. It reports false when another node does.
+func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error) {
+	holder, err := n.heir.Fence(ctx, dead, dead) // one that has left has fenced itself
+	if err != nil {
+		return false, err
+	}
+	if holder != n.id {
+		lives, err := n.lives(ctx, holder)
+		if err != nil || lives {
+			return false, err
+		}
+		// It died over it, and was adopted and buried meanwhile.
+		if holder, err = n.heir.Fence(ctx, dead, holder); err != nil || holder != n.id {
+			return false, err
+		}
+	}
+	estate, err := n.heir.Adopt(ctx, dead)
+	if err != nil {
+		return true, err
+	}
+	if err := n.sendRest(ctx, dead, estate.Unsent); err != nil {
+		return true, err
+	}
+	pinned := false
+	for last := "0"; ; {
+		if last, err = n.drain(ctx, dead, last); err != nil {
+			return true, err
+		}
+		// What was passed on is in the others' mailboxes before anybody hears that this mailbox is done with.
+		if err := n.Checkpoint(ctx); err != nil {
+			return true, err
+		}
+		if !pinned {
+			within, cancel := context.WithTimeout(ctx, syncTime)
+			n.Sync(within, n.Members()...)
+			cancel()
+			if err := n.pinAll(ctx, estate.Users, dead); err != nil {
+				return true, err
+			}
+			pinned = true
+		}
+		sealed, err := n.seal(ctx, dead, last)
+		if err != nil {
+			return true, err
+		}
+		if sealed {
+			break
+		}
+	}
+	if err := n.heir.Bury(ctx, dead); err != nil {
+		return true, err
+	}
+	if err := n.rdb.Del(ctx, n.keys.Node(dead, "fence")).Err(); err != nil {
+		return true, fmt.Errorf("cluster: bury: %w", err)
+	}
+	if err := n.rdb.HDel(ctx, n.keys.Nodes(), dead).Err(); err != nil {
+		return true, fmt.Errorf("cluster: bury: %w", err)
+	}
+	n.mu.Lock()
+	_, known := n.members[dead]
+	delete(n.members, dead)
+	if known {
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+	n.mu.Unlock()
+	if known {
+		n.noteSealed(dead)
+		n.recv.Gone(dead)
+	}
+	return true, nil
+}
+
+// sendRest sends what a dead node had for others, in its name, so that they recognise what they have already.
+func (n *Node) sendRest(ctx context.Context, dead string, unsent []Unsent) error {
+	for len(unsent) > 0 {
+		to := unsent[0].To
+		var rest []Unsent
+		l := &link{n: n, to: to, from: dead, ord: n.ords()}
+		for i, u := range unsent {
+			if u.To != to {
+				rest = append(rest, unsent[i])
+				continue
+			}
+			if err := n.sendOne(ctx, l, u); err != nil {
+				return err
+			}
+		}
+		unsent = rest
+	}
+	return nil
+}
+
+func (n *Node) sendOne(ctx context.Context, l *link, u Unsent) error {
+	if l.to == n.id {
+		return n.recv.Receive(ctx, l.from, u.Message)
+	}
+	blob := u.Message.append(nil)
+	for {
+		sealed, err := l.post(blob, false)
+		switch {
+		case err == nil && !sealed:
+			return nil
+		case err == nil:
+			seen, err := n.tomb(ctx, l.to, l.from)
+			if err != nil || int32(u.Message.Seq-seen) <= 0 {
+				return err
+			}
+			// Under a link that this node counts for itself, so that it is done once even if this node dies.
+			return n.recv.Receive(ctx, l.from+"/"+l.to, u.Message)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		n.sleep(sendRetry)
+	}
+}
+
+// drain carries out what lies in a dead node's mailbox behind the entry last, and returns the last entry.
+func (n *Node) drain(ctx context.Context, dead, last string) (string, error) {
+	key := n.keys.Node(dead, "mailbox:dead")
+	for {
+		start := "-"
+		if last != "0" {
+			start = "(" + last
+		}
+		entries, err := n.rdb.XRangeN(ctx, key, start, "+", drainPage).Result()
+		if err != nil {
+			return last, fmt.Errorf("cluster: mailbox of %s: %w", dead, err)
+		}
+		for _, entry := range entries {
+			if err := n.carryOut(entry, dead); err != nil {
+				return last, err
+			}
+			last = entry.ID
+		}
+		if len(entries) < drainPage {
+			return last, nil
+		}
+	}
+}
+
+// sealScript deletes a dead node's mailbox, KEYS[1], if nothing is in it behind ARGV[1], and leaves in KEYS[2] how far
+// each sender's messages were taken.
+var sealScript = redis.NewScript(`
+local start = '-'
+if ARGV[1] ~= '0' then start = '(' .. ARGV[1] end
+if #redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', 1) > 0 then
+	return 0
+end
+redis.call('DEL', KEYS[1])
+for i = 3, #ARGV, 2 do
+	redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+redis.call('HSET', KEYS[2], '', '')
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1`)
+
+func (n *Node) seal(ctx context.Context, dead, last string) (bool, error) {
+	// What was carried out is safe before it is gone.
+	if err := n.journal.Settle(ctx); err != nil {
+		return false, err
+	}
+	args := []any{last, tombTime.Milliseconds()}
+	for from, seen := range n.recv.Received(dead) {
+		args = append(args, from, seen)
+	}
+	ok, err := sealScript.Run(ctx, n.rdb, []string{n.keys.Node(dead, "mailbox:dead"), n.keys.Node(dead, "tomb")}, args...).Bool()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return false, fmt.Errorf("cluster: seal mailbox of %s: %w", dead, err)
+	}
+	return ok, nil
+}
+
+// pinAll tells everybody that the users of a dead node are this node's.
+func (n *Node) pinAll(ctx context.Context, users []stanza.Addr, dead string) error {
+	for len(users) > 0 {
+		some := users[:min(len(users), pinAtOnce)]
+		users = users[len(some):]
+		pipe := n.rdb.Pipeline()
+		cmds := make([]*redis.Cmd, len(some))
+		for i, user := range some {
+			cmds[i] = pinScript.Eval(ctx, pipe, []string{n.keys.Home(user.String())}, n.id, dead)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+		}
+		for i, cmd := range cmds {
+			if ok, err := cmd.Bool(); err == nil && !ok {
+				n.log.Error("user of a dead node has another home already", "user", some[i].String(), "dead", dead)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,381 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"holdfast/stanza"
+)
+
+var (
+	// ErrUnlocated says that it is not known who serves the user: Locate finds out, with nothing locked.
+	ErrUnlocated = errors.New("cluster: home of the user not known")
+	// ErrNowhere says that no node serves the user.
+	ErrNowhere = errors.New("cluster: the user has no home")
+)
+
+// place is what this node knows of where a user is served.
+type place struct {
+	node string // the home; the own id here
+	last uint32 // newest message to the user that went to node through this node's link
+	// via is an earlier home that has messages from here which are not passed on yet, up to viaLast: until it says
+	// so, senders here go on sending there.
+	via     string
+	viaLast uint32
+
+	used atomic.Int64 // when a sender last looked, or it was made, in nanoseconds
+	// Of the own users:
+	pinned  bool          // has sessions: the key in Redis does not expire
+	until   time.Time     // of one that is not pinned: the key certainly lives until then
+	leaving chan struct{} // being given up; closed when that is done
+}
+
+func (p *place) use() { p.used.Store(time.Now().UnixNano()) }
+
+func (p *place) usedAt() time.Time { return time.Unix(0, p.used.Load()) }
+
+// homes is the table of places, and the keys in Redis behind it.
+type homes struct {
+	// static
+	self string
+	cfg  Config
+	rdb  redis.UniversalClient
+	key  func(user string) string
+	// lives reports whether a node is a member, asking Redis when this node has not heard of it.
+	lives func(ctx context.Context, node string) (bool, error)
+
+	mu     sync.RWMutex
+	places map[stanza.Addr]*place // by bare address
+	away   int                    // of which other nodes' users
+}
+
+func newHomes(self string, cfg Config, rdb redis.UniversalClient, key func(string) string, lives func(context.Context, string) (bool, error)) *homes {
+	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, places: make(map[stanza.Addr]*place)}
+}
+
+// Here reports whether this node is the home of a user. It is asked under the user's lock, under which homes come and go.
+func (h *homes) Here(user stanza.Addr) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	p := h.places[user]
+	return p != nil && h.hereLocked(p)
+}
+
+func (h *homes) hereLocked(p *place) bool {
+	return p.node == h.self && p.leaving == nil && (p.pinned || time.Now().Before(p.until))
+}
+
+// Where says to which node what a sender here has for a user is to go: the home, or an earlier one that still has to
+// pass on what was sent before. known is false when that has to be found out.
+func (h *homes) Where(user stanza.Addr) (node string, known bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	p := h.places[user]
+	switch {
+	case p == nil:
+		return "", false
+	case p.via != "":
+		return p.via, true
+	case p.node == h.self && !h.hereLocked(p):
+		return "", false
+	}
+	if time.Now().UnixNano()-p.used.Load() > int64(time.Second) {
+		p.use()
+	}
+	return p.node, true
+}
+
+// Home is Where for what came from another node: the home itself.
+func (h *homes) Home(user stanza.Addr) (node string, known bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	p := h.places[user]
+	if p == nil || p.node == h.self && !h.hereLocked(p) {
+		return "", false
+	}
+	return p.node, true
+}
+
+// sent notes that a message to the user went through the link to node, if that is where such messages go now. The link
+// is locked, so that nothing overtakes. passed marks what came from another node.
+func (h *homes) sent(user stanza.Addr, node string, seq uint32, passed bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.places[user]
+	switch {
+	case p == nil:
+		return false
+	case passed:
+		return p.node == node
+	case p.via == node:
+		p.viaLast = seq
+	case p.via == "" && p.node == node:
+		p.last = seq
+	default:
+		return false
+	}
+	p.use()
+	return true
+}
+
+// claimScript makes ARGV[2] the home in place of ARGV[1], which is not a member any more. KEYS[1] is the user's key.
+var claimScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+	return 1
+end
+return 0`)
+
+// Locate finds out who serves a user. With claim, a user whom nobody serves is this node's from now on; without,
+// ErrNowhere says that. It asks Redis, so nothing may be locked.
+func (h *homes) Locate(ctx context.Context, user stanza.Addr, claim bool) error {
+	for {
+		h.mu.Lock()
+		p := h.places[user]
+		if p != nil && p.leaving != nil {
+			left := p.leaving
+			h.mu.Unlock()
+			select {
+			case <-left:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if p != nil && (p.via != "" || p.node != h.self || h.hereLocked(p)) {
+			p.use()
+			h.mu.Unlock()
+			return nil
+		}
+		h.mu.Unlock()
+		_, err := h.resolve(ctx, user, claim)
+		return err
+	}
+}
+
+// Claim returns the user's home as it is now, which is this node when there was none.
+func (h *homes) Claim(ctx context.Context, user stanza.Addr) (string, error) {
+	return h.resolve(ctx, user, true)
+}
+
+// resolve asks Redis for a user's home, and remembers it.
+func (h *homes) resolve(ctx context.Context, user stanza.Addr, claim bool) (string, error) {
+	for {
+		start := time.Now()
+		node, err := h.ask(ctx, user, claim)
+		if err != nil {
+			return "", err
+		}
+		lives, err := h.lives(ctx, node)
+		if err != nil {
+			return "", err
+		}
+		if lives {
+			h.learn(user, node, start)
+			return node, nil
+		}
+		if !claim {
+			return "", ErrNowhere
+		}
+		// Its estate has been worked off, so it left nothing of this user.
+		if err := claimScript.Run(ctx, h.rdb, []string{h.key(user.String())}, node, h.self, h.ttl().Milliseconds()).Err(); err != nil {
+			return "", fmt.Errorf("cluster: claim user: %w", err)
+		}
+	}
+}
+
+// LocateAll is Locate without claim for many users at once; it returns those whom nobody serves.
+func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []stanza.Addr, err error) {
+	pipe := h.rdb.Pipeline()
+	cmds := make([]*redis.StringCmd, len(users))
+	for i, user := range users {
+		cmds[i] = pipe.Get(ctx, h.key(user.String()))
+	}
+	start := time.Now()
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("cluster: homes of users: %w", err)
+	}
+	for i, cmd := range cmds {
+		node, err := cmd.Result()
+		if errors.Is(err, redis.Nil) {
+			nowhere = append(nowhere, users[i])
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cluster: homes of users: %w", err)
+		}
+		lives, err := h.lives(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		if !lives {
+			nowhere = append(nowhere, users[i])
+			continue
+		}
+		h.learn(users[i], node, start)
+	}
+	return nowhere, nil
+}
+
+func (h *homes) ttl() time.Duration { return 3 * h.cfg.HomeTime }
+
+// ask reads the user's key, and with claim sets it where there is none.
+func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool) (string, error) {
+	var node string
+	var err error
+	if claim {
+		node, err = h.rdb.SetArgs(ctx, h.key(user.String()), h.self, redis.SetArgs{Mode: "NX", Get: true, TTL: h.ttl()}).Result()
+	} else {
+		node, err = h.rdb.Get(ctx, h.key(user.String())).Result()
+	}
+	switch {
+	case errors.Is(err, redis.Nil) && claim:
+		return h.self, nil
+	case errors.Is(err, redis.Nil):
+		return "", ErrNowhere
+	case err != nil:
+		return "", fmt.Errorf("cluster: home of user: %w", err)
+	}
+	return node, nil
+}
+
+func (h *homes) learn(user stanza.Addr, node string, asked time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.places[user]
+	if p == nil {
+		p = new(place)
+		h.places[user] = p
+		if node != h.self {
+			h.away++
+			h.evictLocked()
+		}
+	} else if p.via != "" || p.node != h.self || h.hereLocked(p) || p.leaving != nil {
+		return // somebody else was quicker, or it came here meanwhile
+	}
+	if p.node == h.self && node != h.self {
+		h.away++
+	}
+	p.node, p.last = node, 0
+	p.use()
+	if node == h.self && !p.pinned {
+		p.until = asked.Add(h.cfg.HomeTime)
+	}
+}
+
+// idle is how long nothing must have gone to a user of another node before that is forgotten: by then it has been
+// carried out or its node has been found dead, so that nothing can overtake it.
+const idle = 30 * time.Second
+
+func (h *homes) evictLocked() {
+	if h.cfg.Locations == 0 || h.away <= h.cfg.Locations {
+		return
+	}
+	tries := 0
+	for user, p := range h.places { // in no order, which is as good as any
+		if tries++; tries > 16 {
+			return
+		}
+		if p.node != h.self && p.via == "" && time.Since(p.usedAt()) > max(idle, 6*h.cfg.Lease) {
+			delete(h.places, user)
+			h.away--
+		}
+	}
+}
+
+// take makes this node the home of a user whom from handed over; seen is how far from had got in what this node sent
+// it. Under the user's lock.
+func (h *homes) take(user stanza.Addr, from string, seen uint32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.places[user]
+	if p == nil {
+		p = new(place)
+		h.places[user] = p
+	} else if p.node != h.self {
+		h.away--
+	}
+	if p.via == "" && p.node == from && int32(p.last-seen) > 0 {
+		// What from has not seen yet it will pass on.
+		p.via, p.viaLast = from, p.last
+	}
+	if p.via == h.self {
+		p.via = ""
+	}
+	p.node, p.last, p.pinned = h.self, 0, true
+	p.use()
+}
+
+// gave notes that a user was handed over to node, in the link's message seq. Under the user's and the link's locks.
+func (h *homes) gave(user stanza.Addr, node string, seq uint32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.places[user]
+	if p == nil {
+		return
+	}
+	if p.node == h.self {
+		h.away++
+	}
+	p.node, p.last, p.pinned = node, seq, false
+	p.use()
+	h.evictLocked()
+}
+
+// Moved takes the word of from that it has passed on, to the user's home node, everything that went to it up to seq.
+func (h *homes) Moved(user stanza.Addr, from, node string, seq uint32) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.places[user]
+	switch {
+	case p == nil:
+	case p.via == from:
+		if int32(p.viaLast-seq) <= 0 {
+			p.via = ""
+		}
+	case p.node == from && int32(p.last-seq) <= 0:
+		if node == h.self {
+			delete(h.places, user) // it will come, or has been here; Locate knows
+			h.away--
+			return
+		}
+		p.node, p.last = node, 0
+	}
+}
+
+// buried forgets a node whose estate has been worked off.
+func (h *homes) buried(node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for user, p := range h.places {
+		if p.via == node {
+			p.via = ""
+		}
+		if p.node == node {
+			delete(h.places, user)
+			h.away--
+		}
+	}
+}
+
+// Counts returns how many users this node is the home of, how many of them have no sessions, and of how many it knows
+// another home.
+func (h *homes) Counts() (here, idle, away int) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, p := range h.places {
+		if p.node == h.self {
+			here++
+			if !p.pinned {
+				idle++
+			}
+		}
+	}
+	return here, idle, h.away
+}

@@ -1,0 +1,280 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// Journal is what a link needs of the node's journal.
+type Journal interface {
+	Append(kind journal.Kind, head, tail []byte) error
+	Count(kind journal.Kind, session, count uint64) error
+	// Settle returns when everything appended before is safe.
+	Settle(ctx context.Context) error
+}
+
+// Origin is the inbound stanza that a message came of, as the journal names it; the zero Origin for none.
+type Origin struct {
+	Session uint64
+	N       uint32
+	// Passed: it came from another node, so that it goes to the home and not where senders here send to.
+	Passed bool
+}
+
+// pending is a message that the other node's mailbox does not have yet.
+type pending struct {
+	msg     Message
+	user    stanza.Addr
+	journal bool // it is in the journal: it must not be lost
+}
+
+// link is the way to one other node. Messages leave it in the order in which they entered.
+type link struct {
+	// static
+	n    *Node
+	to   string
+	from string // whose messages these are: this node's, or those of a dead one that it adopted
+	ord  uint64 // names the link in the journal
+
+	mu      sync.Mutex
+	seq     uint32 // of the newest journaled message
+	queue   []pending
+	bytes   int64
+	sending bool     // a goroutine works on the queue
+	sealed  bool     // the node is dead and its mailbox worked off: nothing can be sent any more
+	closed  bool     // what was to be sent went elsewhere, and whoever comes now has to look anew
+	done    uint32   // newest journaled message that is in the mailbox
+	waiters []waiter // in the order of seq
+}
+
+// waiter is called when the mailbox has everything up to seq.
+type waiter struct {
+	seq uint32
+	f   func()
+}
+
+// why says what a forwarded message means for the user's home.
+type why uint8
+
+const (
+	toHome   why = iota // it goes where the user is thought to be
+	anywhere            // the other node finds out
+	leaves              // it is the user
+)
+
+// forward journals a message and queues it. It reports false when the user's messages do not go this way any more.
+func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false, nil
+	}
+	seq := l.seq + 1
+	if w == toHome && !l.n.homes.sent(user, l.to, seq, o.Passed) {
+		return false, nil
+	}
+	rec := journal.Forward{
+		Origin: o.Session, N: o.N, Link: l.ord, To: l.to, Seq: seq, Op: m.Op, Leaves: w == leaves, User: user,
+	}
+	var buf [256]byte
+	if err := l.n.journal.Append(journal.KindForward, rec.AppendHead(buf[:0]), m.Payload); err != nil {
+		return false, err
+	}
+	l.seq = seq
+	if w == leaves {
+		l.n.homes.gave(user, l.to, seq)
+	}
+	m.Seq = seq
+	l.pushLocked(pending{m, user, true})
+	return true, nil
+}
+
+// tell queues a message that may be lost.
+func (l *link) tell(m Message) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.n.cfg.LinkBytes > 0 && l.n.queued.Load() > 2*l.n.cfg.LinkBytes {
+		return false
+	}
+	l.pushLocked(pending{msg: m})
+	return true
+}
+
+// pushLocked takes a message into the queue and has it sent.
+func (l *link) pushLocked(p pending) {
+	size := p.size()
+	l.queue = append(l.queue, p)
+	l.bytes += size
+	l.n.queued.Add(size)
+	if !l.sending && !l.sealed {
+		l.sending = true
+		l.n.loops.Go(l.send)
+	}
+}
+
+func (p *pending) size() int64 { return int64(len(p.msg.Payload) + 128) }
+
+// whenSent calls f when the mailbox has everything that was forwarded before. The link's mu is not held then.
+func (l *link) whenSent(f func()) {
+	l.mu.Lock()
+	if l.done == l.seq || l.closed {
+		l.mu.Unlock()
+		f()
+		return
+	}
+	l.waiters = append(l.waiters, waiter{l.seq, f})
+	l.mu.Unlock()
+}
+
+const (
+	sendAtOnce      = 256       // messages in one entry of a mailbox
+	sendBytesAtOnce = 512 << 10 // bytes of them, unless one is larger
+	sendRetry       = 20 * time.Millisecond
+	sendRetryMax    = time.Second
+)
+
+// send empties the queue into the other node's mailbox. It is the only one that takes something out.
+func (l *link) send() {
+	var blob []byte
+	wait := sendRetry
+	for {
+		l.mu.Lock()
+		if len(l.queue) == 0 {
+			l.sending, l.queue = false, nil
+			l.mu.Unlock()
+			return
+		}
+		blob = blob[:0]
+		count, durable := 0, false
+		for count < len(l.queue) && count < sendAtOnce && (count == 0 || len(blob)+len(l.queue[count].msg.Payload) <= sendBytesAtOnce) {
+			blob = l.queue[count].msg.append(blob)
+			durable = durable || l.queue[count].journal
+			count++
+		}
+		l.mu.Unlock()
+		sealed, err := l.post(blob, durable)
+		switch {
+		case err != nil:
+			if l.n.ctx.Err() != nil {
+				l.mu.Lock()
+				l.sending = false
+				l.mu.Unlock()
+				return // the next one who has the journal sends it
+			}
+			l.n.metrics.sendErrors.Inc()
+			l.n.sleep(wait)
+			wait = min(2*wait, sendRetryMax)
+			continue
+		case sealed:
+			l.mu.Lock()
+			l.sealed, l.sending = true, false
+			l.mu.Unlock()
+			l.n.noteSealed(l.to)
+			return
+		}
+		wait = sendRetry
+		l.sent(count)
+	}
+}
+
+// post appends to the mailbox, and when that was taken away, to what its heir works off. It reports sealed when that is
+// done with.
+func (l *link) post(blob []byte, durable bool) (sealed bool, err error) {
+	n := l.n
+	if durable {
+		// First the journal: what arrives must not be unknown here after a kill.
+		if err := n.journal.Settle(n.ctx); err != nil {
+			return false, err
+		}
+	}
+	for _, name := range []string{"mailbox", "mailbox:dead"} {
+		err := n.rdb.XAdd(n.ctx, &redis.XAddArgs{
+			Stream: n.keys.Node(l.to, name), NoMkStream: true, Values: []any{"f", l.from, "d", blob},
+		}).Err()
+		switch {
+		case err == nil:
+			n.metrics.sent.Add(1)
+			n.metrics.sentBytes.Add(float64(len(blob)))
+			return false, nil
+		case !errors.Is(err, redis.Nil):
+			return false, fmt.Errorf("cluster: mailbox: %w", err)
+		}
+	}
+	return true, nil
+}
+
+// sent takes the first count messages out.
+func (l *link) sent(count int) {
+	var due []func()
+	l.mu.Lock()
+	var size int64
+	var newest uint32
+	for i := range l.queue[:count] {
+		p := &l.queue[i]
+		size += p.size()
+		if p.journal {
+			newest = p.msg.Seq
+		}
+	}
+	rest := copy(l.queue, l.queue[count:])
+	clear(l.queue[rest:])
+	l.queue = l.queue[:rest]
+	l.bytes -= size
+	if newest != 0 {
+		l.done = newest
+		for len(l.waiters) > 0 && int32(l.waiters[0].seq-l.done) <= 0 {
+			due = append(due, l.waiters[0].f)
+			l.waiters = l.waiters[1:]
+		}
+	}
+	l.mu.Unlock()
+	l.n.release(size)
+	if newest != 0 {
+		// Who adopts this node need not send it again; if it does, it is recognised.
+		if err := l.n.journal.Count(journal.KindHandled, l.ord, uint64(newest)); err != nil {
+			l.n.log.Error("sent messages not recorded", "error", err)
+		}
+	}
+	for _, f := range due {
+		f()
+	}
+}
+
+// divert empties the queue of a link to a node that is buried and had taken everything up to seen: route is called with
+// each journaled message that it had not, in order. New ones that come meanwhile are behind them; then the link closes.
+func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
+	for {
+		l.mu.Lock()
+		l.sealed = true
+		if len(l.queue) == 0 {
+			due := l.waiters
+			l.closed, l.waiters = true, nil
+			l.n.homes.buried(l.to)
+			l.mu.Unlock()
+			for _, w := range due {
+				w.f()
+			}
+			return
+		}
+		queue := l.queue
+		l.queue, l.bytes = nil, 0
+		l.mu.Unlock()
+		var size int64
+		for i := range queue {
+			p := &queue[i]
+			size += p.size()
+			if p.journal && int32(p.msg.Seq-seen) > 0 {
+				route(p.user, p.msg, Origin{Session: l.ord, N: p.msg.Seq, Passed: true})
+			}
+		}
+		l.n.release(size)
+	}
+}

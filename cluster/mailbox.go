@@ -1,0 +1,252 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"holdfast/stanza"
+)
+
+const (
+	readAtOnce = 64
+	readBlock  = time.Second
+	trimEvery  = 50 * time.Millisecond
+)
+
+// readMailbox carries out what others send, in order.
+func (n *Node) readMailbox() {
+	key := n.keys.Node(n.id, "mailbox")
+	last := "0"
+	for n.ctx.Err() == nil {
+		got, err := n.rdb.XRead(n.ctx, &redis.XReadArgs{Streams: []string{key, last}, Count: readAtOnce, Block: readBlock}).Result()
+		if errors.Is(err, redis.Nil) {
+			continue
+		}
+		if err != nil {
+			if n.ctx.Err() == nil {
+				n.log.Warn("mailbox not read", "error", err)
+				n.sleep(50 * time.Millisecond)
+			}
+			continue
+		}
+		for _, stream := range got {
+			for _, entry := range stream.Messages {
+				if err := n.carryOut(entry, ""); err != nil {
+					if n.ctx.Err() == nil {
+						n.log.Error("message of another node not carried out", "error", err)
+						n.setFenced() // to go on would lose it
+					}
+					return
+				}
+				last = entry.ID
+				n.mu.Lock()
+				n.arrived = last
+				n.mu.Unlock()
+			}
+		}
+		select {
+		case n.read <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// carryOut takes one entry of a mailbox; of is the dead node whose mailbox it was, "" for the own.
+func (n *Node) carryOut(entry redis.XMessage, of string) error {
+	from, _ := entry.Values["f"].(string)
+	blob, _ := entry.Values["d"].(string)
+	link := from
+	if of != "" {
+		link += "/" + of
+	}
+	rest := []byte(blob)
+	for len(rest) > 0 {
+		var m Message
+		var err error
+		if m, rest, err = cut(rest); err != nil {
+			n.log.Error("mailbox entry not readable", "from", from, "entry", entry.ID, "error", err)
+			return nil
+		}
+		n.metrics.received.Inc()
+		switch {
+		case m.Op < FirstOp:
+			if of == "" {
+				n.own(from, m)
+			}
+		case of != "" && m.Seq == 0:
+			// It was for that node alone.
+		default:
+			if err := n.recv.Receive(n.ctx, link, m); err != nil {
+				return fmt.Errorf("cluster: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// own takes the package's own messages.
+func (n *Node) own(from string, m Message) {
+	switch m.Op {
+	case opSync:
+		n.passedOn(func() { n.Tell(from, Message{Op: opSynced, Payload: m.Payload}) })
+	case opSynced:
+		n.mu.Lock()
+		done := n.syncs[string(m.Payload)]
+		delete(n.syncs, string(m.Payload))
+		n.mu.Unlock()
+		if done != nil {
+			close(done)
+		}
+	case opBuried:
+		n.divert(string(m.Payload))
+	}
+}
+
+// passedOn calls f when every other mailbox has what was forwarded to it before.
+func (n *Node) passedOn(f func()) {
+	n.mu.Lock()
+	links := make([]*link, 0, len(n.links))
+	for _, l := range n.links {
+		links = append(links, l)
+	}
+	n.mu.Unlock()
+	left := make(chan struct{}, len(links))
+	for _, l := range links {
+		l.whenSent(func() { left <- struct{}{} })
+	}
+	n.loops.Go(func() {
+		for range links {
+			select {
+			case <-left:
+			case <-n.ctx.Done():
+				return
+			}
+		}
+		f()
+	})
+}
+
+// Checkpoint returns when everything that was forwarded before is in other mailboxes, so that the journal may forget
+// it.
+func (n *Node) Checkpoint(ctx context.Context) error {
+	done := make(chan struct{})
+	n.passedOn(func() { close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return n.ctx.Err()
+	}
+}
+
+// trim shortens the mailbox by what has been carried out and is safe.
+func (n *Node) trim() {
+	key := n.keys.Node(n.id, "mailbox")
+	trimmed := "0"
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.read:
+		}
+		if !n.sleep(trimEvery) {
+			return
+		}
+		n.mu.Lock()
+		upTo := n.arrived
+		n.mu.Unlock()
+		if upTo == trimmed {
+			continue
+		}
+		if n.journal.Settle(n.ctx) != nil {
+			continue
+		}
+		if err := n.rdb.XTrimMinID(n.ctx, key, after(upTo)).Err(); err != nil {
+			if n.ctx.Err() == nil {
+				n.log.Warn("mailbox not trimmed", "error", err)
+			}
+			continue
+		}
+		trimmed = upTo
+	}
+}
+
+// after is the least id of a stream greater than id.
+func after(id string) string {
+	ms, seq, _ := strings.Cut(id, "-")
+	n, err := strconv.ParseUint(seq, 10, 64)
+	if err != nil {
+		return id
+	}
+	return ms + "-" + strconv.FormatUint(n+1, 10)
+}
+
+// noteSealed has what is left for a dead and buried node diverted: by the mailbox, behind what its heir sent here.
+func (n *Node) noteSealed(node string) {
+	n.loops.Go(func() {
+		var blob []byte
+		blob = (&Message{Op: opBuried, Payload: []byte(node)}).append(blob)
+		for {
+			err := n.rdb.XAdd(n.ctx, &redis.XAddArgs{
+				Stream: n.keys.Node(n.id, "mailbox"), NoMkStream: true, Values: []any{"f", n.id, "d", blob},
+			}).Err()
+			if err == nil || n.ctx.Err() != nil {
+				return
+			}
+			if errors.Is(err, redis.Nil) {
+				n.setFenced()
+				return
+			}
+			n.sleep(sendRetry)
+		}
+	})
+}
+
+// divert closes the link to a node that is dead and buried. It runs in the reader, or before that begins.
+func (n *Node) divert(node string) {
+	n.mu.Lock()
+	l := n.links[node]
+	n.mu.Unlock()
+	if l == nil {
+		n.homes.buried(node)
+		return
+	}
+	seen, err := n.tomb(n.ctx, node, n.id)
+	if err != nil {
+		return // it ends
+	}
+	l.divert(seen, func(user stanza.Addr, m Message, o Origin) {
+		if err := n.recv.Reroute(n.ctx, user, m, o); err != nil && n.ctx.Err() == nil {
+			n.log.Error("message for a dead node not carried out", "error", err)
+			n.setFenced()
+		}
+	})
+	n.mu.Lock()
+	delete(n.links, node)
+	n.mu.Unlock()
+}
+
+// tomb reads how far the messages of from had been taken by a dead node, from what its heir left. It asks until Redis
+// answers.
+func (n *Node) tomb(ctx context.Context, dead, from string) (uint32, error) {
+	for {
+		v, err := n.rdb.HGet(ctx, n.keys.Node(dead, "tomb"), from).Uint64()
+		switch {
+		case err == nil:
+			return uint32(v), nil
+		case errors.Is(err, redis.Nil):
+			return 0, nil
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		}
+		n.sleep(sendRetry)
+	}
+}

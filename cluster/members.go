@@ -1,0 +1,205 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// beatScript shows that ARGV[1] lives, if the others have not struck it out.
+var beatScript = redis.NewScript(`
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+	return false
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('HGETALL', KEYS[1])`)
+
+// beat shows that this node lives, and looks at the others.
+func (n *Node) beat() {
+	t := time.NewTicker(n.cfg.Beat)
+	defer t.Stop()
+	for count := 1; ; count++ {
+		ctx, cancel := context.WithTimeout(n.ctx, max(n.cfg.Lease/2, time.Second))
+		all, err := beatScript.Run(ctx, n.rdb, []string{n.keys.Nodes()}, n.id, strconv.Itoa(count)).StringSlice()
+		cancel()
+		switch {
+		case n.ctx.Err() != nil:
+			return
+		case err == redis.Nil: //nolint:errorlint // it is returned as it is
+			n.setFenced()
+			return
+		case err != nil:
+			n.log.Warn("no sign of life given", "error", err)
+		default:
+			n.look(all, time.Now())
+		}
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// look takes in who shows which beat.
+func (n *Node) look(all []string, now time.Time) {
+	n.mu.Lock()
+	gap := now.Sub(n.polled)
+	blind := !n.polled.IsZero() && gap > 3*n.cfg.Beat
+	n.polled = now
+	seen := make(map[string]bool, len(all)/2)
+	changed := false
+	for i := 0; i+1 < len(all); i += 2 {
+		name, beat := all[i], all[i+1]
+		if name == n.id {
+			continue
+		}
+		seen[name] = true
+		m := n.members[name]
+		if m == nil {
+			m = &member{beat: beat, moved: now}
+			n.members[name] = m
+			changed = true
+			continue
+		}
+		switch {
+		case m.beat != beat:
+			m.beat, m.moved = beat, now
+		case blind:
+			// While Redis did not answer nobody can have shown anything.
+			m.moved = now
+		case now.Sub(m.moved) > n.cfg.Lease && !m.adopting:
+			m.adopting = true
+			n.queueAdoptionLocked(name, m)
+		}
+	}
+	var gone []string
+	for name := range n.members {
+		if !seen[name] {
+			delete(n.members, name)
+			gone = append(gone, name)
+			changed = true
+		}
+	}
+	if changed {
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+	n.mu.Unlock()
+	for _, name := range gone {
+		n.noteSealed(name)
+		n.recv.Gone(name)
+	}
+}
+
+func (n *Node) queueAdoptionLocked(name string, m *member) {
+	select {
+	case n.adopt <- name:
+	default:
+		m.adopting = false // next time
+	}
+}
+
+func (n *Node) isMember(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members[name] != nil
+}
+
+// Members returns the names of the other nodes.
+func (n *Node) Members() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	names := make([]string, 0, len(n.members))
+	for name := range n.members {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// lives reports whether a node is a member, asking Redis about one that this node has not seen.
+func (n *Node) lives(ctx context.Context, name string) (bool, error) {
+	if name == n.id || n.isMember(name) {
+		return true, nil
+	}
+	ok, err := n.rdb.HExists(ctx, n.keys.Nodes(), name).Result()
+	if err != nil {
+		return false, fmt.Errorf("cluster: members: %w", err)
+	}
+	return ok, nil
+}
+
+// The kernel closes the connections of a process that is killed, and Redis knows at once. So each node holds a
+// subscription, and who waits for one that does not answer asks whether it is still there.
+
+func (n *Node) channel(node string) string { return n.keys.Node(node, "alive") }
+
+// subscribe holds the subscription.
+func (n *Node) subscribe() {
+	ps := n.rdb.SSubscribe(n.ctx, n.channel(n.id))
+	defer ps.Close()
+	for n.ctx.Err() == nil {
+		got, err := ps.Receive(n.ctx)
+		n.mu.Lock()
+		switch got.(type) {
+		case *redis.Subscription:
+			n.subscribed = time.Now()
+		default:
+			if err != nil {
+				n.subscribed = time.Time{}
+			}
+		}
+		n.mu.Unlock()
+		if err != nil {
+			n.sleep(100 * time.Millisecond)
+		}
+	}
+}
+
+const (
+	suspectTries = 3
+	suspectEvery = 8 * time.Millisecond
+)
+
+// Suspect looks whether a node that does not answer is dead, and has it adopted if so. It is of no use, and does
+// nothing, when this node's own subscription is young: Redis was restarted then, and the other may not be back yet.
+func (n *Node) Suspect(ctx context.Context, node string) {
+	for range suspectTries {
+		n.mu.Lock()
+		m := n.members[node]
+		stands := !n.subscribed.IsZero() && time.Since(n.subscribed) > n.cfg.Lease
+		young := m == nil || m.beat == "0" || m.beat == "1" || m.beat == "2"
+		n.mu.Unlock()
+		if !stands || young {
+			return
+		}
+		count, err := n.rdb.SPublish(ctx, n.channel(node), "?").Result()
+		if err != nil || count > 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(suspectEvery):
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m := n.members[node]; m != nil && !m.adopting {
+		n.log.Warn("node is gone", "dead", node)
+		m.adopting = true
+		n.queueAdoptionLocked(node, m)
+	}
+}
+
+// AwaitChange returns a channel that is closed when somebody joins or is gone.
+func (n *Node) AwaitChange() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.changed
+}

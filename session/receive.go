@@ -1,0 +1,297 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"time"
+
+	mstanza "mellium.im/xmpp/stanza"
+
+	"holdfast/internal/journal"
+	"holdfast/stanza"
+)
+
+// flagLink marks the journal.Session of a link: its count says how far another node's messages were carried out.
+const flagLink = journal.FlagLink
+
+// peerFor returns the link by that name: the other node and, when this node carries out what was meant for a dead one,
+// a slash and the dead one's name. To the journal it is a session that sends stanzas.
+func (sv *Service) peerFor(link string) (*Session, error) {
+	sv.mu.Lock()
+	p := sv.peers[link]
+	sv.mu.Unlock()
+	if p != nil {
+		return p, nil
+	}
+	node, dead, heir := strings.Cut(link, "/")
+	addr, err := stanza.NewAddr("link", node, dead)
+	if err != nil {
+		return nil, err
+	}
+	p = &Session{sv: sv, ord: sv.ords.Add(1), addr: addr, peer: node, heir: heir, managed: true, created: time.Now(), dirty: true, log: sv.log}
+	sv.enter()
+	p.mu.Lock()
+	err = p.noteLocked()
+	p.mu.Unlock()
+	if err == nil {
+		sv.mu.Lock()
+		sv.peers[link] = p
+		sv.mu.Unlock()
+	}
+	sv.leave()
+	return p, err
+}
+
+// Received says for each node how far what it sent to a dead one has been carried out.
+func (sv *Service) Received(dead string) map[string]uint32 {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	seen := make(map[string]uint32)
+	for link, p := range sv.peers {
+		if node, of, ok := strings.Cut(link, "/"); ok && of == dead {
+			p.mu.Lock()
+			seen[node] = p.handled
+			p.mu.Unlock()
+		}
+	}
+	return seen
+}
+
+// ForgetLinks drops what is remembered of the links to a dead node, whose mailbox is worked off.
+func (sv *Service) ForgetLinks(dead string) {
+	sv.enter()
+	defer sv.leave()
+	sv.mu.Lock()
+	var gone []*Session
+	for link, p := range sv.peers {
+		if _, of, ok := strings.Cut(link, "/"); ok && of == dead {
+			delete(sv.peers, link)
+			sv.gone = append(sv.gone, p.ord)
+			gone = append(gone, p)
+		}
+	}
+	sv.mu.Unlock()
+	for _, p := range gone {
+		if err := sv.journal.Count(journal.KindEnded, p.ord, 0); err != nil {
+			sv.log.Error("end of a link not recorded", "error", err)
+		}
+	}
+}
+
+// Receive carries out a message of another node. What was journaled there is carried out once, and counted in the same
+// record as what it did. It waits for what it needs; its errors are the journal's.
+func (sv *Service) Receive(ctx context.Context, link string, m Message) error {
+	p, err := sv.peerFor(link)
+	if err != nil {
+		return err
+	}
+	if m.Seq != 0 && int32(m.Seq-p.handled) <= 0 {
+		return nil // it came before
+	}
+	var user stanza.Addr
+	if m.User != "" {
+		if user, err = stanza.ParseAddr(m.User); err != nil {
+			sv.log.Error("message of another node names no user", "op", m.Op, "error", err)
+		}
+	}
+	if m.Seq == 0 {
+		sv.enter()
+		defer sv.leave()
+		sv.hear(p, user, m)
+		return nil
+	}
+	return sv.insist(ctx, user, func() error {
+		sv.enter()
+		defer sv.leave()
+		p.in, p.recorded = m.Seq, false
+		if err := sv.carryOutFor(p, user, m); err != nil {
+			return err
+		}
+		if !p.recorded {
+			if err := sv.journal.Count(journal.KindHandled, p.ord, uint64(m.Seq)); err != nil {
+				return err
+			}
+		}
+		p.mu.Lock()
+		p.handled, p.dirty = m.Seq, true
+		p.mu.Unlock()
+		return nil
+	})
+}
+
+// insist tries until f does not fail for a reason that passes.
+func (sv *Service) insist(ctx context.Context, user stanza.Addr, f func() error) error {
+	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
+		if err := sv.journal.Room(ctx); err != nil {
+			return err
+		}
+		err := f()
+		if !retryable(err) {
+			return err
+		}
+		if errors.Is(err, ErrUnlocated) || errors.Is(err, ErrElsewhere) {
+			// A user whose account is gone is this node's as good as any's.
+			if err = sv.cluster.Locate(ctx, user, true); err == nil {
+				wait = retryFirst
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		sv.log.Warn("message of another node has to wait", "error", err)
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// Reroute carries out a message that did not reach the dead node it was for.
+func (sv *Service) Reroute(ctx context.Context, user stanza.Addr, m Message, o Origin) error {
+	from := &Session{sv: sv, ord: o.Session, peer: sv.cluster.ID(), heir: true, managed: true, in: o.N, log: sv.log}
+	return sv.insist(ctx, user, func() error {
+		sv.enter()
+		defer sv.leave()
+		from.recorded = false
+		return sv.carryOutFor(from, user, m)
+	})
+}
+
+// carryOutFor does what a journaled message says, or passes it on. An error says that nothing was done.
+func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
+	if m.Op == opHandover {
+		return sv.takeOver(p, user, m)
+	}
+	if m.Op == opRemoved {
+		return sv.atHome(p, user, m, func() error { return sv.userRemoved(user) })
+	}
+	st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{})
+	if err != nil {
+		sv.log.Error("stanza of another node not readable", "op", m.Op, "error", err)
+		return nil
+	}
+	switch m.Op {
+	case opMessage:
+		// The id is the home's, whose clock orders all else that it has of the user.
+		st = st.Rewrite(stanza.Edit{From: st.From, To: st.To, ID: stanza.NewID(), IDBy: user})
+		return sv.atHome(p, user, m, func() error { return sv.router.Message(p, st) })
+	case opDirect:
+		return sv.atHome(p, user, m, func() error {
+			found, err := sv.router.Direct(st.To, p, st)
+			if typ := string(st.TypeRaw()); err == nil && !found && st.Kind() == stanza.IQ && (typ == "get" || typ == "set") {
+				return sv.answer(p, st, serviceUnavailable)
+			}
+			return err
+		})
+	case opArrives:
+		return sv.atHome(p, user, m, func() error { return sv.arrives(user, st.From.Bare(), st) })
+	case opAccount:
+		return sv.atHome(p, user, m, func() error { return sv.account(p, st) })
+	case opReply:
+		if !sv.here(user) {
+			if _, known := sv.cluster.Where(user); !known {
+				sv.errands.add(errand{user: user, op: opReply, st: st, kept: true})
+				return nil
+			}
+		}
+		return sv.atHome(p, user, m, func() error { sv.sendHere(st.To, st); return nil })
+	}
+	sv.log.Error("message of another node not understood", "op", m.Op)
+	return nil
+}
+
+// atHome runs f if this node is the user's home, and else passes the message on to it.
+func (sv *Service) atHome(p *Session, user stanza.Addr, m Message, f func() error) error {
+	for {
+		if sv.here(user) {
+			if err := f(); !errors.Is(err, ErrElsewhere) {
+				return err
+			}
+		}
+		o := p.origin()
+		o.Passed = true
+		node, err := sv.cluster.Forward(user, Message{Op: m.Op, Payload: m.Payload}, o)
+		switch {
+		case err != nil:
+			return err
+		case node == sv.cluster.ID():
+			continue
+		}
+		if o.Session != 0 {
+			p.recorded = true
+		}
+		p.passedOn(user, node)
+		return nil
+	}
+}
+
+// answer tells the sender of a stanza that came from another node of an error.
+func (sv *Service) answer(p *Session, st *stanza.Stanza, cond mstanza.Error) error {
+	reply := stanza.ErrorReply(st, cond)
+	if reply == nil {
+		return nil
+	}
+	sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
+	return sv.replyTo(p, reply)
+}
+
+// replyTo sends a stanza back to where another one came from. There, or on the way, its home is known.
+func (sv *Service) replyTo(p *Session, reply *stanza.Stanza) error {
+	to := reply.To.Bare()
+	if sv.here(to) || p.heir {
+		sv.sendTo(reply.To, reply)
+		return nil
+	}
+	o := p.origin()
+	if err := sv.cluster.ForwardTo(p.peer, to, Message{Op: opReply, Payload: reply.Raw()}, o); err != nil {
+		return err
+	}
+	if o.Session != 0 {
+		p.recorded = true
+	}
+	return nil
+}
+
+// hear takes what may be lost.
+func (sv *Service) hear(p *Session, user stanza.Addr, m Message) {
+	switch m.Op {
+	case opMoved:
+		if node, seq, ok := cutMoved(m.Payload); ok {
+			sv.cluster.Moved(user, p.peer, node, seq)
+		}
+	case opWant:
+		sv.wanted(p.peer, user, m.Payload)
+	case opStay:
+		sv.wants.stay(user, string(m.Payload))
+	case opTell, opShow, opProbe:
+		st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{})
+		if err != nil {
+			sv.log.Error("stanza of another node not readable", "op", m.Op, "error", err)
+			return
+		}
+		if !sv.here(user) {
+			sv.errands.add(errand{user: user, op: m.Op, st: st})
+			return
+		}
+		sv.doErrand(errand{user: user, op: m.Op, st: st})
+	default:
+		sv.proxied(p.peer, user, m)
+	}
+}
+
+func appendMoved(dst []byte, node string, seq uint32) []byte {
+	return append(binary.LittleEndian.AppendUint32(dst, seq), node...)
+}
+
+func cutMoved(b []byte) (node string, seq uint32, ok bool) {
+	if len(b) < 5 {
+		return "", 0, false
+	}
+	return string(b[4:]), binary.LittleEndian.Uint32(b), true
+}

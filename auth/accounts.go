@@ -154,10 +154,7 @@ func (a *Accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	a.known.put(user, err == nil)
-	if a.epoch.Load() != epoch {
-		a.known.remove(user)
-	}
+	a.known.putIf(user, err == nil, func() bool { return a.epoch.Load() == epoch })
 	return err == nil, nil
 }
 
@@ -235,10 +232,7 @@ func (a *Accounts) load(ctx context.Context, user stanza.Addr, f *family) (recor
 	if err == nil && len(acct.Credentials) == 1 && whole(f, acct.Credentials[0]) {
 		r = record{version: acct.Version, disabled: acct.Disabled, cred: acct.Credentials[0]}
 	}
-	a.creds.put(key, r)
-	if a.epoch.Load() != epoch {
-		a.creds.remove(key)
-	}
+	a.creds.putIf(key, r, func() bool { return a.epoch.Load() == epoch })
 	return r, nil
 }
 

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -15,6 +16,9 @@ const (
 	pruneEvery  = 10 * time.Minute // how often Watch prunes the log of changes
 	changesKept = time.Hour        // how long the log keeps a change
 	changesPage = 1000
+	pendingPage = 100
+	// claimTime is how long a gateway has a removal to itself; one that died meanwhile is succeeded after it.
+	claimTime = time.Minute
 )
 
 // look brings the caches up to date with other processes unless that was done within cacheAge.
@@ -72,6 +76,8 @@ func (a *Accounts) forget(user stanza.Addr) {
 
 // removals is what Watch works off: accounts that are gone while other rooms still have something of them.
 type removals struct {
+	claimant string // static: this process among those that work off removals of the same store
+
 	mu       sync.Mutex
 	hooks    []hook        // guarded by mu
 	watching bool          // guarded by mu
@@ -88,6 +94,7 @@ type hook struct {
 }
 
 func (r *removals) init() {
+	r.claimant = rand.Text()
 	r.progress = make(chan struct{})
 	r.poke = make(chan struct{}, 1)
 }
@@ -135,7 +142,8 @@ func (a *Accounts) OnRemoved(room string, f func(ctx context.Context, user stanz
 }
 
 // Watch works off removals until ctx ends: those that were left behind at once, those of this process as they come,
-// those of others within a second. One process runs it: the gateway. It also prunes the log of changes.
+// those of others within a second. Every gateway runs it: a removal is worked off by the one that claims it first, by
+// another when that one does not come to an end within a minute. It also prunes the log of changes.
 func (a *Accounts) Watch(ctx context.Context) {
 	r := &a.removals
 	r.mu.Lock()
@@ -168,34 +176,55 @@ func (a *Accounts) Watch(ctx context.Context) {
 	}
 }
 
-// workOff handles every pending removal, oldest first.
+// workOff handles every pending removal that no other gateway has claimed, oldest first.
 func (a *Accounts) workOff(ctx context.Context) error {
 	r := &a.removals
 	for {
 		r.mu.Lock()
-		last, hooks := r.last, r.hooks
+		last := r.last
 		r.mu.Unlock()
-		pending, err := a.store.Pending(ctx, 100)
+		pending, err := a.store.Pending(ctx, pendingPage)
 		if err != nil {
 			return err
 		}
+		mine := 0
 		for _, c := range pending {
-			a.forget(c.Addr)
-			for _, h := range hooks {
-				if err := h.f(ctx, c.Addr); err != nil {
-					return fmt.Errorf("auth: %s: %w", h.room, err)
-				}
-			}
-			if err := a.store.Handled(ctx, c.Seq); err != nil {
+			ok, err := a.removed(ctx, c)
+			if err != nil {
 				return err
 			}
+			if ok {
+				mine++
+			}
 		}
-		if len(pending) == 0 {
-			r.mu.Lock()
-			r.handled = max(r.handled, last)
-			r.changeLocked()
-			r.mu.Unlock()
-			return nil
+		if mine > 0 {
+			continue // there may be more behind the page
+		}
+		if len(pending) > 0 {
+			last = min(last, pending[0].Seq-1)
+		}
+		r.mu.Lock()
+		r.handled = max(r.handled, last)
+		r.changeLocked()
+		r.mu.Unlock()
+		return nil
+	}
+}
+
+// removed works off one removal, and reports false when it is another gateway's.
+func (a *Accounts) removed(ctx context.Context, c Change) (mine bool, err error) {
+	r := &a.removals
+	if mine, err = a.store.Claim(ctx, c.Seq, r.claimant, claimTime); err != nil || !mine {
+		return false, err
+	}
+	r.mu.Lock()
+	hooks := r.hooks
+	r.mu.Unlock()
+	a.forget(c.Addr)
+	for _, h := range hooks {
+		if err := h.f(ctx, c.Addr); err != nil {
+			return false, fmt.Errorf("auth: %s: %w", h.room, err)
 		}
 	}
+	return true, a.store.Handled(ctx, c.Seq)
 }

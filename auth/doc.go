@@ -33,7 +33,12 @@
 // answers only after it has looked into that log within Config.CacheAge, so a password changed or a user removed by
 // `gateway user` counts in a running gateway after at most that long. A removed user's data in other rooms goes by
 // the functions given to Accounts.OnRemoved; Accounts.Watch calls them for removals by any process. The log keeps a
-// removal until they all succeeded, so one made while no gateway runs is carried out when the next one starts.
+// removal until they all succeeded, so one made while no gateway runs is carried out when the next one starts. Of
+// several gateways one claims a removal for a minute; after that another may, so a function may be called more than once,
+// and at worst by two at the same time.
+//
+// In PostgreSQL whoever logs a change locks the log until the commit. So changes become visible in the order of their
+// numbers, and a reader that goes on from the last one it saw misses none.
 //
 // # Goroutines
 //

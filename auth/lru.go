@@ -40,6 +40,15 @@ func (l *lru[K, V]) put(k K, v V) {
 	*l.slotLocked(k) = v
 }
 
+// putIf puts unless ok says no. No removal comes between the question and the putting.
+func (l *lru[K, V]) putIf(k K, v V, ok func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ok() {
+		*l.slotLocked(k) = v
+	}
+}
+
 // change runs f on the entry, which is made when it is missing.
 func (l *lru[K, V]) change(k K, f func(v *V)) {
 	l.mu.Lock()

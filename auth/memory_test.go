@@ -23,8 +23,10 @@ type memStore struct {
 
 type memChange struct {
 	Change
-	at      time.Time
-	pending bool
+	at       time.Time
+	pending  bool
+	claimant string
+	until    time.Time
 }
 
 func newMemStore() *memStore { return &memStore{accounts: make(map[stanza.Addr]Account)} }
@@ -43,7 +45,7 @@ func (s *memStore) loaded() int {
 
 func (s *memStore) changedLocked(user stanza.Addr, pending bool) int64 {
 	s.seq++
-	s.log = append(s.log, memChange{Change{s.seq, user}, time.Now(), pending})
+	s.log = append(s.log, memChange{Change: Change{s.seq, user}, at: time.Now(), pending: pending})
 	return s.seq
 }
 
@@ -162,6 +164,19 @@ func (s *memStore) Last(context.Context) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seq, s.fail
+}
+
+func (s *memStore) Claim(_ context.Context, seq int64, claimant string, lease time.Duration) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.log {
+		c := &s.log[i]
+		if c.Seq == seq && c.pending && (c.claimant == "" || c.claimant == claimant || time.Now().After(c.until)) {
+			c.claimant, c.until = claimant, time.Now().Add(lease)
+			return true, s.fail
+		}
+	}
+	return false, s.fail
 }
 
 func (s *memStore) Handled(_ context.Context, seq int64) error {

@@ -14,7 +14,7 @@ import (
 	"holdfast/stanza"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations/sqlite/*.sql
 var migrations embed.FS
 
 // SQLite is the Store of a gateway on one machine.
@@ -22,7 +22,7 @@ type SQLite struct{ db *sqlx.DB }
 
 // OpenSQLite brings the tables of db up to date.
 func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
-	files, err := fs.Sub(migrations, "migrations")
+	files, err := fs.Sub(migrations, "migrations/sqlite")
 	if err != nil {
 		return nil, err
 	}

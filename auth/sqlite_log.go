@@ -39,6 +39,9 @@ func (s *SQLite) Pending(ctx context.Context, limit int) ([]Change, error) {
 	return changes(rows, err)
 }
 
+// Claim implements Log: one gateway works on the database, so nobody else claims anything.
+func (s *SQLite) Claim(context.Context, int64, string, time.Duration) (bool, error) { return true, nil }
+
 // Handled implements Log.
 func (s *SQLite) Handled(ctx context.Context, seq int64) error {
 	return s.write(ctx, `UPDATE auth_change SET pending = 0 WHERE seq = ?`, seq)

@@ -25,7 +25,7 @@ type Account struct {
 
 // Change is one entry of the log of changes.
 type Change struct {
-	Seq  int64 // in the order in which the changes were committed
+	Seq  int64 // in the order in which the changes became visible
 	Addr stanza.Addr
 }
 
@@ -57,6 +57,10 @@ type Log interface {
 	Last(ctx context.Context) (int64, error)
 	// Pending returns up to limit removals that are pending, oldest first.
 	Pending(ctx context.Context, limit int) ([]Change, error)
+	// Claim takes a pending removal for claimant, who may claim it again, and reports whether that succeeded: it does
+	// not while another's lease runs, nor when the removal is pending no more. A store that one gateway has to itself
+	// may always say yes.
+	Claim(ctx context.Context, seq int64, claimant string, lease time.Duration) (bool, error)
 	// Handled says that a removal is pending no more.
 	Handled(ctx context.Context, seq int64) error
 	// Prune removes entries older than the given time that are not pending.

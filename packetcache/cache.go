@@ -52,9 +52,10 @@ type Cache struct {
 	mu sync.Mutex
 	// guarded by mu
 	byID     map[stanza.ID]*entry
-	byKey    keyTable // the oldest of those with the key
-	due      queue    // waiting
-	retry    queue    // waiting after a failure
+	byKey    keyTable               // the oldest of those with the key
+	byUser   map[stanza.Addr]*entry // the newest of each recipient, by bare address; nil without Config.Moves
+	due      queue                  // waiting
+	retry    queue                  // waiting after a failure
 	late     queue
 	open     int   // entries that are not late
 	bytes    int64 // of those
@@ -96,6 +97,9 @@ func newAt(cfg Config, store Store, log *slog.Logger, reg prometheus.Registerer,
 		wake:  make(chan struct{}, 1),
 		byID:  make(map[stanza.ID]*entry),
 		byKey: newKeyTable(),
+	}
+	if cfg.Moves {
+		c.byUser = make(map[stanza.Addr]*entry)
 	}
 	c.metrics = newMetrics(c)
 	begin := time.Now()

@@ -63,6 +63,8 @@ type Config struct {
 	RestartRate   int           `env:"PACKETCACHE_RESTART_RATE" desc:"actions a second for messages whose time ran out while the gateway was down; 0 runs them all at once"`
 	Late          time.Duration `env:"PACKETCACHE_LATE" desc:"how long after the offline action a receipt still removes the offline copy; 0 for as long as PACKETCACHE_LATE_ENTRIES allows"`
 	LateEntries   int           `env:"PACKETCACHE_LATE_ENTRIES" desc:"how many messages that went offline are remembered for a late receipt, the oldest are forgotten first; 0 for no limit"`
+	// Moves says that recipients move between nodes, with what awaits their receipts: TakeOut and Holds work then.
+	Moves bool `env:"-"`
 }
 
 // DefaultConfig is what holds with nothing set.

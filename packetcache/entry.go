@@ -52,6 +52,7 @@ type entry struct {
 	at                   int // index in in.heap, or inList
 	prev, next           *entry
 	dirtyPrev, dirtyNext *entry
+	userPrev, userNext   *entry // others of the recipient, with Config.Moves
 	twin, twinPrev       *entry // others with the same key, oldest first
 	group                *group // set while there are or were others
 }

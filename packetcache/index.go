@@ -41,6 +41,9 @@ func (c *Cache) leaveLocked(e *entry) {
 func (c *Cache) indexLocked(e *entry) {
 	c.byID[e.id] = e
 	k := e.key()
+	if c.byUser != nil {
+		c.linkUserLocked(e, k.recipient)
+	}
 	e.hash = c.byKey.hash(k)
 	first := c.byKey.find(k, e.hash)
 	if first == nil {
@@ -55,6 +58,9 @@ func (c *Cache) indexLocked(e *entry) {
 
 func (c *Cache) unindexLocked(e *entry) {
 	delete(c.byID, e.id)
+	if c.byUser != nil {
+		c.unlinkUserLocked(e, e.key().recipient)
+	}
 	g := e.group
 	if g == nil {
 		c.byKey.remove(e)

@@ -242,9 +242,36 @@ func (n *Node) pinAll(ctx context.Context, users []stanza.Addr, dead string) err
 		}
 		for i, cmd := range cmds {
 			if ok, err := cmd.Bool(); err == nil && !ok {
-				n.log.Error("user of a dead node has another home already", "user", some[i].String(), "dead", dead)
+				if err := n.pinOver(ctx, some[i], dead); err != nil {
+					return err
+				}
 			}
 		}
+	}
+	return nil
+}
+
+// pinOver pins a user of a dead node who is somebody else's by the key: of a node that the dead one had adopted.
+func (n *Node) pinOver(ctx context.Context, user stanza.Addr, dead string) error {
+	key := n.keys.Home(user.String())
+	home, err := n.rdb.Get(ctx, key).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+	}
+	fenced, err := n.rdb.Exists(ctx, n.keys.Node(home, "fence")).Result()
+	if err != nil {
+		return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+	}
+	lives, err := n.lives(ctx, home)
+	if err != nil {
+		return err
+	}
+	if lives && fenced == 0 {
+		n.log.Error("user of a dead node has another home already", "user", user.String(), "dead", dead, "home", home)
+		return nil
+	}
+	if err := pinScript.Run(ctx, n.rdb, []string{key}, n.id, home).Err(); err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("cluster: homes of %s: %w", dead, err)
 	}
 	return nil
 }

@@ -50,13 +50,15 @@ type homes struct {
 	// lives reports whether a node is a member, asking Redis when this node has not heard of it.
 	lives func(ctx context.Context, node string) (bool, error)
 
+	loose chan stanza.Addr // users who lost their last session
+
 	mu     sync.RWMutex
 	places map[stanza.Addr]*place // by bare address
 	away   int                    // of which other nodes' users
 }
 
 func newHomes(self string, cfg Config, rdb redis.UniversalClient, key func(string) string, lives func(context.Context, string) (bool, error)) *homes {
-	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, places: make(map[stanza.Addr]*place)}
+	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, loose: make(chan stanza.Addr, 4096), places: make(map[stanza.Addr]*place)}
 }
 
 // Here reports whether this node is the home of a user. It is asked under the user's lock, under which homes come and go.

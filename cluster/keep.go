@@ -45,6 +45,13 @@ var ErrLost = errors.New("cluster: another node is the user's home")
 // Pin makes this node the user's home for as long as there are sessions; from is the node that it may still be the
 // home of in Redis. Nothing may be locked.
 func (h *homes) Pin(ctx context.Context, user stanza.Addr, from string) error {
+	h.mu.RLock()
+	p := h.places[user]
+	pinned := p != nil && p.node == h.self && p.pinned
+	h.mu.RUnlock()
+	if pinned && from == "" {
+		return nil
+	}
 	ok, err := pinScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, from).Bool()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("cluster: pin user: %w", err)
@@ -70,6 +77,10 @@ func (h *homes) Unpin(user stanza.Addr) {
 		p.use()
 		// The key does not expire yet, and the keeper comes before it does.
 		p.until = time.Now().Add(h.cfg.HomeTime)
+		select {
+		case h.loose <- user: // so that it expires even if this node dies
+		default:
+		}
 	}
 }
 
@@ -90,6 +101,15 @@ func (h *homes) keep(ctx context.Context, r Releaser, log *slog.Logger) {
 		select {
 		case <-ctx.Done():
 			return
+		case user := <-h.loose:
+			loose := []stanza.Addr{user}
+			for len(h.loose) > 0 && len(loose) < extendAtOnce {
+				loose = append(loose, <-h.loose)
+			}
+			if err := h.extend(ctx, loose); err != nil && ctx.Err() == nil {
+				log.Warn("homes of users without sessions not extended", "error", err)
+			}
+			continue
 		case <-t.C:
 		}
 		stay, leave := h.idlers(time.Now().Add(-h.cfg.HomeTime / 2))

@@ -10,6 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// beatLeft is the last beat of a node that has left.
+const beatLeft = "left"
+
 // beatScript shows that ARGV[1] lives, if the others have not struck it out.
 var beatScript = redis.NewScript(`
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
@@ -61,12 +64,14 @@ func (n *Node) look(all []string, now time.Time) {
 		seen[name] = true
 		m := n.members[name]
 		if m == nil {
-			m = &member{beat: beat, moved: now}
+			m = &member{moved: now}
 			n.members[name] = m
 			changed = true
-			continue
 		}
 		switch {
+		case beat == beatLeft && !m.adopting:
+			m.beat, m.adopting = beat, true
+			n.queueAdoptionLocked(name, m)
 		case m.beat != beat:
 			m.beat, m.moved = beat, now
 		case blind:
@@ -173,7 +178,7 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 		n.mu.Lock()
 		m := n.members[node]
 		stands := !n.subscribed.IsZero() && time.Since(n.subscribed) > n.cfg.Lease
-		young := m == nil || m.beat == "0" || m.beat == "1" || m.beat == "2"
+		young := m == nil || m.beat == "0" || m.beat == "1" || m.beat == "2" // its subscription may not stand yet
 		n.mu.Unlock()
 		if !stands || young {
 			return

@@ -173,6 +173,14 @@ func (n *Node) Close() {
 // Leave gives up every user without sessions; the sessions are for others to adopt.
 func (n *Node) Leave(ctx context.Context) error { return n.homes.giveUpAll(ctx, n.recv) }
 
+// Left tells the others, after Close, that the estate can be adopted at once.
+func (n *Node) Left(ctx context.Context) error {
+	if err := n.rdb.HSet(ctx, n.keys.Nodes(), n.id, beatLeft).Err(); err != nil {
+		return fmt.Errorf("cluster: leave: %w", err)
+	}
+	return nil
+}
+
 // Here, Where, Locate, Pin, Unpin and Moved are about homes; see there.
 func (n *Node) Here(user stanza.Addr) bool { return n.homes.Here(user) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -534,41 +535,41 @@ func (h *Inheritance) Discard() {
 	}
 }
 
-// Users returns whose sessions they are.
-func (h *Inheritance) Users() []stanza.Addr {
-	var users []stanza.Addr
-	seen := make(map[stanza.Addr]bool)
-	for _, s := range h.sessions {
-		if user := s.addr.Bare(); !seen[user] {
-			seen[user] = true
-			users = append(users, user)
-		}
-	}
-	return users
-}
-
-// Publish makes this node the home of the sessions' users. Sessions whose time is over end.
-func (h *Inheritance) Publish() {
+// Publish makes this node the home of the sessions' users, and of those for whom messages await their receipts, and
+// returns them. Sessions whose time is over end.
+func (h *Inheritance) Publish(awaiting []stanza.Addr) []stanza.Addr {
 	sv := h.sv
 	sv.enter()
 	defer sv.leave()
-	for _, s := range h.sessions {
-		sv.router.Locked(s.addr.Bare(), func(t Table) {
-			if !sv.here(s.addr.Bare()) {
-				sv.cluster.Take(s.addr.Bare(), h.dead, 0)
-			}
-			sv.publishLocked(t, s)
-		})
+	byUser := make(map[stanza.Addr][]*Session)
+	for _, user := range awaiting {
+		byUser[user] = nil
 	}
-	now := time.Now()
-	for _, user := range h.Users() {
-		sv.router.Locked(user, sv.restorePassedLocked)
+	for _, s := range h.sessions {
+		byUser[s.addr.Bare()] = append(byUser[s.addr.Bare()], s)
+	}
+	users := slices.Collect(maps.Keys(byUser))
+	for _, user := range users {
+		sv.router.Locked(user, func(t Table) {
+			if !sv.here(user) {
+				sv.cluster.Take(user, h.dead, 0)
+			}
+			for _, s := range byUser[user] {
+				sv.publishLocked(t, s)
+			}
+			sv.restorePassedLocked(t)
+			if len(t.Sessions()) == 0 {
+				sv.cluster.Unpin(user)
+			}
+		})
 		sv.wants.came(user)
 	}
 	sv.metrics.restored.Add(float64(len(h.sessions)))
+	now := time.Now()
 	for _, s := range h.sessions {
 		sv.startClock(s, now)
 	}
+	return users
 }
 
 // Vacate runs leave under the user's lock if there is nothing of the user here, and reports whether it did.

@@ -124,6 +124,9 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	return sv
 }
 
+// NextOrd gives out a number that names something in the journal, as Session.ord does.
+func (sv *Service) NextOrd() uint64 { return sv.ords.Add(1) }
+
 // enter lets a checkpoint wait until leave. Whoever has entered must not enter again.
 func (sv *Service) enter() { sv.barrier.RLock() }
 

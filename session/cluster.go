@@ -116,6 +116,9 @@ func (sv *Service) routeMessage(from *Session, st *stanza.Stanza) error {
 		if err := sv.forward(from, user, opMessage, st); !errors.Is(err, errHere) {
 			return err
 		}
+		if st.ID.IsZero() { // it came here a moment ago
+			st = st.Rewrite(stanza.Edit{From: st.From, To: st.To, ID: stanza.NewID(), IDBy: user})
+		}
 		if err := sv.router.Message(from, st); !errors.Is(err, ErrElsewhere) {
 			return err
 		}

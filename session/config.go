@@ -15,6 +15,7 @@ type Config struct {
 	SessionsPerUser int           `env:"SESSIONS_PER_USER" desc:"sessions one user may have at a time; beyond it the oldest that waits for its client makes room; 0 means no limit"`
 	DirectedLimit   int           `env:"DIRECTED_PRESENCE" desc:"addresses one session may have sent directed presence to; 0 means no limit"`
 	AuthTries       int           `env:"AUTH_TRIES" desc:"failed SASL exchanges before the stream is closed; 0 means no limit"`
+	DrainSpread     time.Duration `env:"DRAIN_SPREAD" desc:"over how long at most the clients are told at the end to come back, 2 ms from one to the next, so that they do not all come at once; less than DRAIN_TIMEOUT; 0 tells all at once"`
 	PageMessages    int           `env:"OFFLINE_PAGE" desc:"messages taken from a mailbox at a time while it is delivered; at least 1"`
 }
 
@@ -29,6 +30,7 @@ func DefaultConfig() Config {
 		SessionsPerUser: 50,
 		DirectedLimit:   1000,
 		AuthTries:       3,
+		DrainSpread:     5 * time.Second,
 		PageMessages:    100,
 	}
 }
@@ -40,6 +42,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("RESUME_TIMEOUT: %v is not between 0 and 168h", c.ResumeTimeout)
 	case c.SettleWindow < 0 || c.SettleWindow > 10*time.Second:
 		return fmt.Errorf("SETTLE_WINDOW: %v is not between 0 and 10s", c.SettleWindow)
+	case c.DrainSpread < 0:
+		return fmt.Errorf("DRAIN_SPREAD: %v is negative", c.DrainSpread)
 	case c.PageMessages < 1:
 		return fmt.Errorf("OFFLINE_PAGE: %d is less than 1", c.PageMessages)
 	}

@@ -124,7 +124,7 @@ func TestStreamEnds(t *testing.T) {
 func TestDraining(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		managed, plain := w.managed("juliet/balcony").available(), w.bound("romeo/orchard").available()
-		w.sv.Drain()
+		w.sv.Drain(t.Context())
 		managed.want()
 		managed.finished(Restarting)
 		plain.want("error system-shutdown")

@@ -145,6 +145,7 @@ type relay struct {
 	user stanza.Addr
 	st   *stream
 	in   chan relayed
+	over chan struct{} // closed by lose
 
 	mu      sync.Mutex
 	pulling bool // a goroutine pulls
@@ -220,7 +221,7 @@ func (sv *Service) attach(node, id string, user stanza.Addr, b []byte) {
 	}
 	host, kind, _ := cutSpace(string(b[1:]))
 	from, _ := netip.ParseAddr(host)
-	r := &relay{sv: sv, node: node, id: id, user: user, in: make(chan relayed, relayQueue)}
+	r := &relay{sv: sv, node: node, id: id, user: user, in: make(chan relayed, relayQueue), over: make(chan struct{})}
 	r.st = &stream{
 		sv: sv, transport: r, peer: Peer{Addr: from, Secure: b[0] == 1, Kind: kind},
 		log: sv.log.With("user", user.String()), state: reopened, user: user, domain: user.Server(),
@@ -258,6 +259,8 @@ func (r *relay) run() {
 		select {
 		case <-r.sv.ctx.Done():
 			return
+		case <-r.over:
+			return
 		case x := <-r.in:
 			if x.raw == nil {
 				if x.properly {
@@ -284,6 +287,7 @@ func (r *relay) lose(err error) {
 	r.sv.mu.Unlock()
 	if known {
 		r.st.Lost(err)
+		close(r.over)
 	}
 }
 
@@ -388,6 +392,7 @@ func (sv *Service) Gone(node string) {
 		}
 	}
 	sv.mu.Unlock()
+	sv.forgetLater(node)
 	for _, p := range near {
 		p.st.finish(Restarting)
 	}
@@ -407,7 +412,12 @@ func (st *stream) bringFor(e *stanza.Element) (ok bool, done func()) {
 		return true, func() {} // an error to come
 	}
 	sv.wants.begin(st.user)
-	done = func() { sv.wants.end(st.user) }
+	done = func() {
+		sv.wants.end(st.user)
+		if st.session.Load() == nil {
+			sv.unpinIfEmpty(st.user)
+		}
+	}
 	ctx, cancel := context.WithCancel(sv.intake)
 	defer cancel()
 	stays, err := sv.bring(ctx, st.user, token)

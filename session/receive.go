@@ -59,6 +59,31 @@ func (sv *Service) Received(dead string) map[string]uint32 {
 	return seen
 }
 
+// goneMemory is how long the count of a dead node's messages is kept: one that was paused with a message under way may
+// still send it.
+const goneMemory = 10 * time.Minute
+
+// forgetLater drops what is remembered of the links from nodes that have been dead for long.
+func (sv *Service) forgetLater(node string) {
+	now := time.Now()
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if sv.deaths == nil {
+		sv.deaths = make(map[string]time.Time)
+	}
+	sv.deaths[node] = now
+	for dead, at := range sv.deaths {
+		if now.Sub(at) < goneMemory {
+			continue
+		}
+		delete(sv.deaths, dead)
+		if p := sv.peers[dead]; p != nil {
+			delete(sv.peers, dead)
+			sv.gone = append(sv.gone, p.ord)
+		}
+	}
+}
+
 // ForgetLinks drops what is remembered of the links to a dead node, whose mailbox is worked off.
 func (sv *Service) ForgetLinks(dead string) {
 	sv.enter()

@@ -82,6 +82,7 @@ type Service struct {
 	gone     []uint64                  // ended since the last checkpoint, which knows them
 	removed  map[stanza.Addr]stanza.ID // accounts that were removed, and an id made then
 	peers    map[string]*Session       // links from other nodes, see peerFor
+	deaths   map[string]time.Time      // of other nodes
 	proxies  map[string]*proxy         // connections here of sessions elsewhere
 	relays   map[string]*relay         // connections elsewhere of sessions here
 
@@ -154,11 +155,17 @@ func (sv *Service) Close() {
 }
 
 // Drain tells every client to come back and leaves the sessions that can be resumed waiting. New streams are
-// refused from now on. It returns when the transports were told; they end by themselves.
-func (sv *Service) Drain() {
+// refused from now on. It returns when the transports were told, which is spread over a while so that not all clients
+// come back in one moment; they end by themselves.
+func (sv *Service) Drain(ctx context.Context) {
 	sv.draining.Store(true)
 	sv.refuseIntake()
-	for _, s := range sv.all() {
+	all := sv.all()
+	gap := drainGap
+	if n := len(all); n > 0 {
+		gap = min(gap, sv.cfg.DrainSpread/time.Duration(n))
+	}
+	for _, s := range all {
 		s.mu.Lock()
 		st, resumable := s.stream, s.token != ""
 		s.mu.Unlock()
@@ -168,12 +175,18 @@ func (sv *Service) Drain() {
 		if resumable {
 			// The stream is not closed, so the session stays (XEP-0198 §5).
 			st.transport.Finish(Restarting)
-			continue
+		} else {
+			st.control(stanza.SystemShutdown.Raw())
+			st.transport.Finish(Closed)
 		}
-		st.control(stanza.SystemShutdown.Raw())
-		st.transport.Finish(Closed)
+		if gap > 0 && ctx.Err() == nil {
+			sv.sleep(gap)
+		}
 	}
 }
+
+// drainGap is how long the draining of one session may take for those that follow.
+const drainGap = 2 * time.Millisecond
 
 // all returns the sessions of this moment.
 func (sv *Service) all() []*Session {

@@ -17,6 +17,7 @@ import (
 
 	"holdfast/internal/journal"
 	"holdfast/internal/sqlx"
+	"holdfast/internal/testkit/redisproc"
 	"holdfast/stanza"
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 		runChild(dir)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(redisproc.M{M: m})
 }
 
 // testing.TB and *rapid.T have this in common.
@@ -46,6 +47,19 @@ func testConfig() Config {
 	return cfg
 }
 
+// records is what the helpers below write to.
+type records interface {
+	Session(r *journal.Session) error
+	Stanza(r *journal.Stanza) error
+	Count(k journal.Kind, session, count uint64) error
+	IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error
+	Remember(token string, user stanza.Addr, h uint32)
+	Recall(token string, user stanza.Addr) (uint32, bool)
+}
+
+// writes is a process of either kind.
+type writes interface{ out() records }
+
 // process is one life of a gateway's stores.
 type process struct {
 	dir   string
@@ -53,6 +67,8 @@ type process struct {
 	store *Store
 	found *Recovered
 }
+
+func (p *process) out() records { return p.store }
 
 func start(t tester, dir string, cfg Config) *process {
 	t.Helper()
@@ -218,27 +234,27 @@ func chat(body string) *stanza.Stanza {
 }
 
 // bind journals a new session and returns it.
-func bind(t tester, p *process, l *sessions, managed bool) *peer {
+func bind(t tester, p writes, l *sessions, managed bool) *peer {
 	t.Helper()
 	s := &peer{state: newState(), dirty: true}
 	l.byOrd[s.state.Ord] = s
-	must(t, p.store.Session(s.state))
+	must(t, p.out().Session(s.state))
 	if managed {
 		enable(t, p, s)
 	}
 	return s
 }
 
-func enable(t tester, p *process, s *peer) {
+func enable(t tester, p writes, s *peer) {
 	t.Helper()
 	s.state.Managed, s.state.Base = true, s.last()
 	s.state.Token, s.state.Max = fmt.Sprint("token-", s.state.Ord), time.Minute
 	s.handled, s.dirty = 0, true
-	must(t, p.store.Session(s.state))
+	must(t, p.out().Session(s.state))
 }
 
 // deliver puts one message into the outboxes of to, as the n-th stanza of from.
-func deliver(t tester, p *process, from *peer, st *stanza.Stanza, flags journal.Flags, to ...*peer) {
+func deliver(t tester, p writes, from *peer, st *stanza.Stanza, flags journal.Flags, to ...*peer) {
 	t.Helper()
 	rec := &journal.Stanza{Stanza: st, Flags: flags}
 	if from != nil {
@@ -249,27 +265,27 @@ func deliver(t tester, p *process, from *peer, st *stanza.Stanza, flags journal.
 	for _, s := range to {
 		rec.Targets = append(rec.Targets, journal.Target{Session: s.state.Ord, Pos: s.last() + 1})
 	}
-	must(t, p.store.Stanza(rec))
+	must(t, p.out().Stanza(rec))
 	for i, s := range to {
 		s.queue = append(s.queue, &journal.Stanza{Stanza: st, Flags: flags, Targets: rec.Targets[i : i+1]})
 		s.dirty = true
 	}
 }
 
-func ack(t tester, p *process, s *peer, n int) {
+func ack(t tester, p writes, s *peer, n int) {
 	t.Helper()
 	s.queue = s.queue[n:]
 	s.acked += uint64(n)
 	s.dirty = true
-	must(t, p.store.Count(journal.KindAcked, s.state.Ord, s.acked))
+	must(t, p.out().Count(journal.KindAcked, s.state.Ord, s.acked))
 }
 
-func finish(t tester, p *process, l *sessions, s *peer) {
+func finish(t tester, p writes, l *sessions, s *peer) {
 	t.Helper()
 	if s.state.Token != "" {
-		p.store.Remember(s.state.Token, s.state.Addr.Bare(), s.handled)
+		p.out().Remember(s.state.Token, s.state.Addr.Bare(), s.handled)
 	}
-	must(t, p.store.Count(journal.KindEnded, s.state.Ord, uint64(s.handled)))
+	must(t, p.out().Count(journal.KindEnded, s.state.Ord, uint64(s.handled)))
 	delete(l.byOrd, s.state.Ord)
 	if s.stored {
 		l.gone = append(l.gone, s.state.Ord)

@@ -14,23 +14,37 @@ import (
 	"holdfast/stanza"
 )
 
-// history is a random life of a gateway: what it did, and what it must find again after each kill.
-type history struct {
+// story is a random life of a gateway: what it did, and what it must find again after each kill.
+type story struct {
 	*rapid.T
-	p    *process
+	w    writes
 	live *sessions
 	over map[string]uint32 // token -> h
 
 	// The mailbox and the packet cache: what is true, and what their tables had at the last checkpoint that
 	// reached them.
 	mailbox, cache map[stanza.ID]bool
-	tables         struct{ mailbox, cache map[stanza.ID]bool }
-	images         []string
+	tables         tables
+}
+
+type tables struct{ mailbox, cache map[stanza.ID]bool }
+
+func newStory(t *rapid.T) *story {
+	s := &story{T: t, live: newSessions(), over: map[string]uint32{}, mailbox: map[stanza.ID]bool{}, cache: map[stanza.ID]bool{}}
+	s.tables = tables{map[stanza.ID]bool{}, map[stanza.ID]bool{}}
+	return s
 }
 
 var errTable = errors.New("disk full in this test")
 
-func (h *history) pick(name string) *peer {
+// history is the story of a gateway on one machine.
+type history struct {
+	*story
+	p      *process
+	images []string
+}
+
+func (h *story) pick(name string) *peer {
 	ords := h.live.ords()
 	if len(ords) == 0 {
 		h.Skip("nobody is there")
@@ -38,31 +52,31 @@ func (h *history) pick(name string) *peer {
 	return h.live.byOrd[rapid.SampledFrom(ords).Draw(h.T, name)]
 }
 
-func (h *history) sender() *peer {
+func (h *story) sender() *peer {
 	if s := h.pick("sender"); s.state.Managed {
 		return s
 	}
 	return nil
 }
 
-func (h *history) Bind(t *rapid.T) {
+func (h *story) Bind(t *rapid.T) {
 	h.T = t
 	if len(h.live.byOrd) >= 5 {
 		t.Skip("enough")
 	}
-	bind(h, h.p, h.live, rapid.Bool().Draw(t, "managed"))
+	bind(h, h.w, h.live, rapid.Bool().Draw(t, "managed"))
 }
 
-func (h *history) Enable(t *rapid.T) {
+func (h *story) Enable(t *rapid.T) {
 	h.T = t
 	s := h.pick("who")
 	if s.state.Managed {
 		t.Skip("is on")
 	}
-	enable(h, h.p, s)
+	enable(h, h.w, s)
 }
 
-func (h *history) Deliver(t *rapid.T) {
+func (h *story) Deliver(t *rapid.T) {
 	h.T = t
 	from, one, two := h.sender(), h.pick("recipient"), h.pick("second recipient")
 	st := chat(rapid.StringMatching("[a-z]{0,300}").Draw(t, "body"))
@@ -75,10 +89,10 @@ func (h *history) Deliver(t *rapid.T) {
 	if two != one {
 		to, flags = append(to, two), flags|journal.Copied
 	}
-	deliver(h, h.p, from, st, flags, to...)
+	deliver(h, h.w, from, st, flags, to...)
 }
 
-func (h *history) Handle(t *rapid.T) {
+func (h *story) Handle(t *rapid.T) {
 	h.T = t
 	s := h.sender()
 	if s == nil {
@@ -87,19 +101,19 @@ func (h *history) Handle(t *rapid.T) {
 	// Counts in long strides come to the wrap sooner (XEP-0198 §4).
 	s.handled += rapid.SampledFrom([]uint32{1, 1, 1, 1 << 30}).Draw(t, "stanzas")
 	s.dirty = true
-	must(h, h.p.store.Count(journal.KindHandled, s.state.Ord, uint64(s.handled)))
+	must(h, h.w.out().Count(journal.KindHandled, s.state.Ord, uint64(s.handled)))
 }
 
-func (h *history) Ack(t *rapid.T) {
+func (h *story) Ack(t *rapid.T) {
 	h.T = t
 	s := h.pick("who")
 	if len(s.queue) == 0 {
 		t.Skip("nothing sent")
 	}
-	ack(h, h.p, s, rapid.IntRange(1, len(s.queue)).Draw(t, "stanzas"))
+	ack(h, h.w, s, rapid.IntRange(1, len(s.queue)).Draw(t, "stanzas"))
 }
 
-func (h *history) Note(t *rapid.T) {
+func (h *story) Note(t *rapid.T) {
 	h.T = t
 	s := h.pick("who")
 	s.state.Priority = rapid.Int8().Draw(t, "priority")
@@ -108,23 +122,23 @@ func (h *history) Note(t *rapid.T) {
 		s.state.Detached = time.UnixMilli(rapid.Int64Range(1, 4e12).Draw(t, "since"))
 	}
 	s.dirty = true
-	must(h, h.p.store.Session(s.state))
+	must(h, h.w.out().Session(s.state))
 }
 
-func (h *history) End(t *rapid.T) {
+func (h *story) End(t *rapid.T) {
 	h.T = t
 	s := h.pick("who")
 	for _, q := range s.queue {
-		must(h, h.p.store.Stanza(&journal.Stanza{Stanza: q.Stanza, Flags: journal.Stored}))
+		must(h, h.w.out().Stanza(&journal.Stanza{Stanza: q.Stanza, Flags: journal.Stored}))
 		h.mailbox[q.Stanza.ID] = true
 	}
-	finish(h, h.p, h.live, s)
+	finish(h, h.w, h.live, s)
 	if s.state.Token != "" {
 		h.over[s.state.Token] = s.handled
 	}
 }
 
-func (h *history) Store(t *rapid.T) {
+func (h *story) Store(t *rapid.T) {
 	h.T = t
 	st := chat("later")
 	rec := &journal.Stanza{Stanza: st, Flags: journal.Stored}
@@ -133,21 +147,21 @@ func (h *history) Store(t *rapid.T) {
 		s.dirty = true
 		rec.Origin, rec.N = s.state.Ord, s.handled
 	}
-	must(h, h.p.store.Stanza(rec))
+	must(h, h.w.out().Stanza(rec))
 	h.mailbox[st.ID] = true
 }
 
-func (h *history) Unstore(t *rapid.T) {
+func (h *story) Unstore(t *rapid.T) {
 	h.T = t
 	id := some(t, h.mailbox)
-	must(h, h.p.store.IDs(journal.KindUnstored, bob, []stanza.ID{id}))
+	must(h, h.w.out().IDs(journal.KindUnstored, bob, []stanza.ID{id}))
 	delete(h.mailbox, id)
 }
 
-func (h *history) Prove(t *rapid.T) {
+func (h *story) Prove(t *rapid.T) {
 	h.T = t
 	id := some(t, h.cache)
-	must(h, h.p.store.IDs(journal.KindProved, stanza.Addr{}, []stanza.ID{id}))
+	must(h, h.w.out().IDs(journal.KindProved, stanza.Addr{}, []stanza.ID{id}))
 	delete(h.cache, id)
 }
 
@@ -183,10 +197,10 @@ func (h *history) Checkpoint(t *rapid.T) {
 	)
 	how := rapid.IntRange(whole, killedBeforeFree).Draw(t, "how")
 	var killed string
-	var tables struct{ mailbox, cache map[stanza.ID]bool }
+	var had tables
 	kill := func(at int) {
 		if how == at {
-			killed, tables = image(h, h.p.dir), h.tables
+			killed, had = image(h, h.p.dir), h.tables
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -221,7 +235,7 @@ func (h *history) Checkpoint(t *rapid.T) {
 		t.Fatalf("healthy: %v after a checkpoint that said %v", healthy, err)
 	}
 	if killed != "" {
-		h.tables = tables
+		h.tables = had
 		h.images = append(h.images, killed)
 		h.goOn(killed)
 	}
@@ -239,43 +253,46 @@ func (h *history) Kill(t *rapid.T) {
 func (h *history) Stop(t *rapid.T) {
 	h.T = t
 	h.p.stop(h)
-	h.p = start(h, h.p.dir, testConfig())
-	h.check()
+	h.begin(h.p.dir)
 	h.live.restart()
 }
 
 // goOn opens what a kill left, twice, since a process may be killed right after it began.
 func (h *history) goOn(dir string) {
 	h.p.stop(h)
-	h.p = start(h, dir, testConfig())
-	h.check()
+	h.begin(dir)
 	again := image(h, dir)
 	h.images = append(h.images, again)
 	h.p.stop(h)
-	h.p = start(h, again, testConfig())
-	h.check()
+	h.begin(again)
 	h.live.restart()
 }
 
-func (h *history) check() {
+func (h *history) begin(dir string) {
+	h.p = start(h, dir, testConfig())
+	h.w = h.p
+	h.check(h.p.found)
+}
+
+func (h *story) check(found *Recovered) {
 	h.Helper()
-	if err := same(h.p.found, h.live); err != nil {
+	if err := same(found, h.live); err != nil {
 		h.Fatalf("%v", err)
 	}
 	for token, handled := range h.over {
-		if got, ok := h.p.store.Recall(token, bob); !ok || got != handled {
+		if got, ok := h.w.out().Recall(token, bob); !ok || got != handled {
 			h.Fatalf("ended session %s: %d %v, want %d", token, got, ok, handled)
 		}
 	}
 	// The tables may be what they were at the last checkpoint, or newer.
-	h.checkEffects("old", h.tables.mailbox, h.tables.cache)
-	h.checkEffects("new", h.mailbox, h.cache)
+	h.checkEffects(found, "old", h.tables.mailbox, h.tables.cache)
+	h.checkEffects(found, "new", h.mailbox, h.cache)
 }
 
-func (h *history) checkEffects(what string, mailbox, cache map[stanza.ID]bool) {
+func (h *story) checkEffects(found *Recovered, what string, mailbox, cache map[stanza.ID]bool) {
 	h.Helper()
 	mailbox, cache = maps.Clone(mailbox), maps.Clone(cache)
-	for _, e := range h.p.found.Effects {
+	for _, e := range found.Effects {
 		switch e.Kind {
 		case journal.KindStanza:
 			if e.Stanza.Flags&journal.Stored != 0 {
@@ -308,7 +325,7 @@ func (h *history) checkEffects(what string, mailbox, cache map[stanza.ID]bool) {
 }
 
 // Check is for after each step: the store shows nothing of what it holds before the next start.
-func (h *history) Check(*rapid.T) {}
+func (h *story) Check(*rapid.T) {}
 
 // Whatever happened and whenever the process was killed, the next one finds every session as it was (the delivery
 // contract of the gateway: acknowledged means safe), and what the journal repeats changes nothing.
@@ -319,10 +336,9 @@ func TestModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := &history{T: t, live: newSessions(), over: map[string]uint32{}, mailbox: map[stanza.ID]bool{}, cache: map[stanza.ID]bool{}}
-		h.tables.mailbox, h.tables.cache = map[stanza.ID]bool{}, map[stanza.ID]bool{}
-		h.images = append(h.images, dir)
+		h := &history{story: newStory(t), images: []string{dir}}
 		h.p = start(h, dir, testConfig())
+		h.w = h.p
 		defer func() {
 			_ = errors.Join(h.p.store.Close(), h.p.db.Close())
 			for _, dir := range h.images {

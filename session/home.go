@@ -282,6 +282,9 @@ func (sv *Service) syncSent(ctx context.Context, user stanza.Addr) {
 // sentMemory is how long after a message to another node that is thought to be carried out for certain.
 const sentMemory = 10 * time.Second
 
+// briefly bounds what is waited for with a user locked.
+const briefly = 200 * time.Millisecond
+
 // giveLocked hands everything over in one record. The caller has entered.
 func (sv *Service) giveLocked(ctx context.Context, node string, user stanza.Addr) (gave bool, err error) {
 	defer sv.rosterTurn(user)()
@@ -298,7 +301,11 @@ func (sv *Service) giveLocked(ctx context.Context, node string, user stanza.Addr
 				return
 			}
 		}
-		if err = sv.moving.Release(ctx, user); err != nil {
+		// It was done a moment ago, so this is little or nothing: everybody else waits for it.
+		brief, cancel := context.WithTimeout(ctx, briefly)
+		err = sv.moving.Release(brief, user)
+		cancel()
+		if err != nil {
 			return
 		}
 		u := &journal.User{Addr: user, Seen: sv.seenOf(node)}
@@ -519,6 +526,8 @@ func (sv *Service) inheritLink(dead string, r *Restored) {
 		p = &Session{sv: sv, ord: sv.ords.Add(1), addr: addr, peer: r.State.Addr.Domain(), heir: true, managed: true, created: time.Now(), log: sv.log}
 		sv.peers[link] = p
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if int32(r.Handled-p.handled) > 0 {
 		p.handled = r.Handled
 	}

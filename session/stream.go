@@ -311,7 +311,7 @@ func (st *stream) prepare(e *stanza.Element) (ready bool, done func()) {
 	switch {
 	case st.through.Load() != nil:
 	case s == nil:
-		if st.sv.cluster != nil && st.state == reopened && !st.over {
+		if st.sv.cluster != nil && st.state == reopened {
 			return st.bringFor(e)
 		}
 	case e.Kind() != stanza.Other:

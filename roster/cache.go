@@ -15,10 +15,11 @@ type cache struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	users map[stanza.Addr]*list.Element // of *cached
-	used  list.List                     // most recent first
-	bytes int
-	items int
+	users   map[stanza.Addr]*list.Element // of *cached
+	used    list.List                     // most recent first
+	bytes   int
+	items   int
+	forgets uint64 // calls of forget, for whomever
 }
 
 type cached struct {
@@ -46,10 +47,21 @@ func (c *cache) get(user stanza.Addr) (*snapshot, bool) {
 	return el.Value.(*cached).roster, true
 }
 
-func (c *cache) put(user stanza.Addr, r *snapshot) {
+// mark is what put is told of the moment before the store was asked.
+func (c *cache) mark() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.forgets
+}
+
+// put keeps a roster, unless one was forgotten since mark: it may be this one.
+func (c *cache) put(user stanza.Addr, r *snapshot, mark uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dropLocked(user)
+	if mark != c.forgets {
+		return
+	}
 	in := &cached{user: detached(user), roster: r}
 	if over(in.size(), c.limit) {
 		return // it would push out everybody else and then itself
@@ -65,6 +77,14 @@ func (c *cache) put(user stanza.Addr, r *snapshot) {
 func (c *cache) drop(user stanza.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.dropLocked(user)
+}
+
+// forget is drop, also of what is on its way here.
+func (c *cache) forget(user stanza.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgets++
 	c.dropLocked(user)
 }
 

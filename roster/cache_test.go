@@ -11,10 +11,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"holdfast/internal/sqlx/sqlxtest"
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/stanza"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(postgresproc.Main(m)) }
 
 func user(i int) stanza.Addr { return stanza.MustParseAddr(fmt.Sprintf("user%d@localhost", i)) }
 
@@ -127,7 +129,7 @@ func TestNoUpdateIsLost(t *testing.T) {
 	eachBackend(t, func(t *testing.T, b backend) {
 		cfg := DefaultConfig()
 		cfg.Cache = 4000 // so that the store is asked again and again
-		store := b.open(t, t.TempDir())
+		store := b.open(t, b.place(t))
 		s := newService(t, cfg, store)
 		const callers, each = 8, 5
 		var wg sync.WaitGroup
@@ -216,4 +218,38 @@ func TestCallersOfOneUserShareALoad(t *testing.T) {
 			t.Errorf("%d turns are left", len(s.turns.users))
 		}
 	})
+}
+
+// A user goes from one process to another and back: each reads what the other wrote.
+func TestForget(t *testing.T) {
+	url := postgresproc.New(t)
+	process := func() *Service {
+		store := must(OpenPostgres(t.Context(), sqlxtest.OpenPostgres(t, url)))(t)
+		return newService(t, DefaultConfig(), store)
+	}
+	one, two := process(), process()
+	for i, s := range []*Service{one, two, one, two} {
+		one.Forget(romeo)
+		two.Forget(romeo)
+		must(s.Set(t.Context(), romeo, Item{Contact: user(i)}))(t)
+		items, _, err := s.Get(t.Context(), romeo)
+		if err != nil || len(items) != i+1 {
+			t.Errorf("%d contacts, %v, want %d", len(items), err, i+1)
+		}
+	}
+}
+
+// What was read before it was forgotten is not kept after it.
+func TestForgetWhileItIsRead(t *testing.T) {
+	c := newCache(0)
+	mark := c.mark()
+	c.forget(romeo)
+	c.put(romeo, empty, mark)
+	if _, ok := c.get(romeo); ok {
+		t.Error("it was kept")
+	}
+	c.put(romeo, empty, c.mark())
+	if _, ok := c.get(romeo); !ok {
+		t.Error("the next one was not")
+	}
 }

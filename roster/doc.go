@@ -20,8 +20,9 @@
 //   - Pre-approval (§3.4) lasts until the user says unsubscribed or removes the item. Appendix A's states do not
 //     have it; it changes an inbound subscribe from pending into approved.
 //
-// A whole roster is cached as an immutable snapshot, written through under the user's turn. That presumes the process
-// is the only writer of its store.
+// A whole roster is cached as an immutable snapshot, written through under the user's turn. That presumes that one
+// process at a time reads and writes a user's roster: the only one there is, or in a cluster the one that the user is
+// assigned to. When that changes, each of the two calls [Service.Forget].
 //
 // The package starts no goroutines. A [Service] is safe for concurrent use.
 package roster

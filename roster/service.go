@@ -127,6 +127,10 @@ func (s *Service) PendingRequests(ctx context.Context, user stanza.Addr) ([][]by
 	return requests, nil
 }
 
+// Forget drops what is in memory of a user's roster, so that the next use reads the store: for a process that stops
+// being, or becomes, the one that works on the user.
+func (s *Service) Forget(user stanza.Addr) { s.cache.forget(user.Bare()) }
+
 // now is the next version's lower bound. Taken from the clock, versions go on growing over the life of a name: an
 // account removed and made again, or a change lost with a machine, does not bring an old one back.
 func now() uint64 { return uint64(max(time.Now().UnixMicro(), 1)) }

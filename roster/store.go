@@ -110,6 +110,7 @@ func (s *Service) load(ctx context.Context, user stanza.Addr) (*snapshot, error)
 	if r, ok := s.cache.get(user); ok {
 		return r, nil
 	}
+	mark := s.cache.mark()
 	timed := s.metrics.begin(opLoad)
 	rec, err := s.store.Load(ctx, user.String())
 	timed(err)
@@ -117,12 +118,13 @@ func (s *Service) load(ctx context.Context, user stanza.Addr) (*snapshot, error)
 		return nil, fmt.Errorf("roster: load: %w", err)
 	}
 	r := rec.snapshot(s.log)
-	s.cache.put(user, r)
+	s.cache.put(user, r, mark)
 	return r, nil
 }
 
 // save makes next the user's roster. The caller has the user's turn.
 func (s *Service) save(ctx context.Context, user stanza.Addr, next *snapshot, d Delta) error {
+	mark := s.cache.mark()
 	timed := s.metrics.begin(opSave)
 	err := s.store.Save(ctx, user.String(), d)
 	timed(err)
@@ -130,6 +132,6 @@ func (s *Service) save(ctx context.Context, user stanza.Addr, next *snapshot, d 
 		s.cache.drop(user) // nobody knows which of the two is stored
 		return fmt.Errorf("roster: save: %w", err)
 	}
-	s.cache.put(user, next)
+	s.cache.put(user, next, mark)
 	return nil
 }

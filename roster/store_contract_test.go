@@ -13,19 +13,26 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"holdfast/internal/sqlx/sqlxtest"
+	"holdfast/internal/testkit/postgresproc"
 )
 
-// backend opens a Store on dir; what was there before is there again.
+// backend opens a Store at a place; what was there before is there again.
 type backend struct {
 	name    string
 	lasting bool
-	open    func(t *testing.T, dir string) Store
+	place   func(t testing.TB) string
+	open    func(t *testing.T, place string) Store
 }
 
+func aDir(t testing.TB) string { return t.TempDir() }
+
 var backends = []backend{
-	{name: "memory", open: func(*testing.T, string) Store { return newMemory() }},
-	{name: "sqlite", lasting: true, open: func(t *testing.T, dir string) Store {
+	{name: "memory", place: aDir, open: func(*testing.T, string) Store { return newMemory() }},
+	{name: "sqlite", lasting: true, place: aDir, open: func(t *testing.T, dir string) Store {
 		return must(OpenSQLite(t.Context(), sqlxtest.OpenDir(t, dir)))(t)
+	}},
+	{name: "postgres", lasting: true, place: postgresproc.New, open: func(t *testing.T, url string) Store {
+		return must(OpenPostgres(t.Context(), sqlxtest.OpenPostgres(t, url)))(t)
 	}},
 }
 
@@ -63,7 +70,7 @@ var full = Row{
 func TestStoreContract(t *testing.T) {
 	t.Run("unknown user", func(t *testing.T) {
 		eachBackend(t, func(t *testing.T, b backend) {
-			s := b.open(t, t.TempDir())
+			s := b.open(t, b.place(t))
 			wantRecord(t, s, "nobody@localhost", Record{})
 			if err := s.Remove(t.Context(), "nobody@localhost"); err != nil {
 				t.Error(err)
@@ -73,7 +80,7 @@ func TestStoreContract(t *testing.T) {
 
 	t.Run("put, replace, delete", func(t *testing.T) {
 		eachBackend(t, func(t *testing.T, b backend) {
-			s := b.open(t, t.TempDir())
+			s := b.open(t, b.place(t))
 			plain := Row{Contact: "a@localhost", Listed: true, Version: 3}
 			gone := Row{Contact: "b@localhost", Version: 4}
 			save(t, s, "romeo@localhost", Delta{Version: 4, Floor: 2, Put: []Row{full, plain, gone}})
@@ -90,7 +97,7 @@ func TestStoreContract(t *testing.T) {
 
 	t.Run("each subscription", func(t *testing.T) {
 		eachBackend(t, func(t *testing.T, b backend) {
-			s := b.open(t, t.TempDir())
+			s := b.open(t, b.place(t))
 			var rows []Row
 			for sub := None; sub <= Both; sub++ {
 				for flags := range 8 {
@@ -107,7 +114,7 @@ func TestStoreContract(t *testing.T) {
 
 	t.Run("users are apart", func(t *testing.T) {
 		eachBackend(t, func(t *testing.T, b backend) {
-			s := b.open(t, t.TempDir())
+			s := b.open(t, b.place(t))
 			row := Row{Contact: "juliet@localhost", Listed: true, Version: 1}
 			users := []string{"romeo@localhost", "romeo@localhost2", "Romeo@localhost", "rome_@localhost"}
 			for i, u := range users {
@@ -129,7 +136,7 @@ func TestStoreContract(t *testing.T) {
 
 	t.Run("users at once", func(t *testing.T) {
 		eachBackend(t, func(t *testing.T, b backend) {
-			s := b.open(t, t.TempDir())
+			s := b.open(t, b.place(t))
 			var wg sync.WaitGroup
 			for i := range 8 {
 				wg.Go(func() {
@@ -154,12 +161,12 @@ func TestStoreContract(t *testing.T) {
 			if !b.lasting {
 				t.Skip("keeps nothing")
 			}
-			dir := t.TempDir()
+			place := b.place(t)
 			// The first one is never closed before the second reads, as after a kill.
-			first := b.open(t, dir)
+			first := b.open(t, place)
 			save(t, first, "romeo@localhost", Delta{Version: 8, Floor: 3, Put: []Row{full}})
 			want := Record{Version: 8, Floor: 3, Rows: []Row{full}}
-			wantRecord(t, b.open(t, dir), "romeo@localhost", want)
+			wantRecord(t, b.open(t, place), "romeo@localhost", want)
 		})
 	})
 
@@ -168,7 +175,7 @@ func TestStoreContract(t *testing.T) {
 			if !b.lasting {
 				t.Skip("does not wait")
 			}
-			s := b.open(t, t.TempDir())
+			s := b.open(t, b.place(t))
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := s.Save(ctx, "romeo@localhost", Delta{Version: 1, Put: []Row{full}}); err == nil {
@@ -214,4 +221,47 @@ func TestSQLiteMigratesOnce(t *testing.T) {
 	save(t, s, "romeo@localhost", Delta{Version: 1, Put: []Row{full}})
 	again := must(OpenSQLite(t.Context(), db))(t)
 	wantRecord(t, again, "romeo@localhost", Record{Version: 1, Rows: []Row{full}})
+}
+
+// TestPostgresSaveIsWhole has the last row of a Save fail.
+func TestPostgresSaveIsWhole(t *testing.T) {
+	db := sqlxtest.OpenPostgres(t, postgresproc.New(t))
+	s := must(OpenPostgres(t.Context(), db))(t)
+	for _, statement := range []string{
+		`CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'spoilt'; END $$`,
+		`CREATE TRIGGER spoil BEFORE DELETE ON roster_item FOR EACH ROW WHEN (old.contact = 'b@localhost') EXECUTE FUNCTION spoil()`,
+	} {
+		must(db.Exec(t.Context(), statement))(t)
+	}
+	before := Record{Version: 1, Rows: []Row{
+		{Contact: "a@localhost", Listed: true, Version: 1},
+		{Contact: "b@localhost", Listed: true, Version: 1},
+	}}
+	save(t, s, "romeo@localhost", Delta{Version: 1, Put: before.Rows})
+	d := Delta{Version: 2, Floor: 2, Put: []Row{full}, Delete: []string{"a@localhost", "b@localhost"}}
+	if err := s.Save(t.Context(), "romeo@localhost", d); err == nil {
+		t.Fatal("the trigger did nothing")
+	}
+	wantRecord(t, s, "romeo@localhost", before)
+	if err := s.Remove(t.Context(), "romeo@localhost"); err == nil {
+		t.Fatal("the trigger did nothing")
+	}
+	wantRecord(t, s, "romeo@localhost", before)
+}
+
+// TestPostgresKilled kills the server behind what was saved.
+func TestPostgresKilled(t *testing.T) {
+	s := must(OpenPostgres(t.Context(), sqlxtest.OpenPostgres(t, postgresproc.New(t))))(t)
+	server := postgresproc.Get(t)
+	for v := uint64(1); v <= 3; v++ {
+		row := full
+		row.Version = v
+		save(t, s, "romeo@localhost", Delta{Version: v, Put: []Row{row}})
+		server.Kill(t)
+		if _, err := s.Load(t.Context(), "romeo@localhost"); err == nil {
+			t.Error("it answers")
+		}
+		server.Start(t)
+		wantRecord(t, s, "romeo@localhost", Record{Version: v, Rows: []Row{row}})
+	}
 }

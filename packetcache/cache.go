@@ -60,6 +60,7 @@ type Cache struct {
 	open     int   // entries that are not late
 	bytes    int64 // of those
 	dirty    dirtyList
+	touched  atomic.Bool // the next Checkpoint writes everything
 	gone     []stanza.ID // written, closed since: the next Checkpoint removes them
 	free     *entry      // for reuse, linked by next
 	freeN    int

@@ -15,6 +15,12 @@ func (c *Cache) Checkpoint(ctx context.Context) error {
 	c.checkpointMu.Lock()
 	defer c.checkpointMu.Unlock()
 
+	if c.touched.Swap(false) {
+		if err := c.touch(ctx); err != nil {
+			c.touched.Store(true)
+			return fmt.Errorf("packetcache: checkpoint: %w", err)
+		}
+	}
 	c.mu.Lock()
 	put, gone := c.takeLocked()
 	c.mu.Unlock()
@@ -31,6 +37,33 @@ func (c *Cache) Checkpoint(ctx context.Context) error {
 	c.untakeLocked(put, gone)
 	c.mu.Unlock()
 	return fmt.Errorf("packetcache: checkpoint: %w", err)
+}
+
+// TouchAll makes the next Checkpoint a whole one: the store may have lost what it was given, and have back what was
+// removed from it.
+func (c *Cache) TouchAll() { c.touched.Store(true) }
+
+// touch makes everything dirty, and has removed what the store has and the cache has not.
+func (c *Cache) touch(ctx context.Context) error {
+	var stored []stanza.ID
+	err := c.store.Load(ctx, func(e Entry) error {
+		stored = append(stored, e.ID)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.byID {
+		c.dirty.push(e)
+	}
+	for _, id := range stored {
+		if c.byID[id] == nil {
+			c.gone = append(c.gone, id)
+		}
+	}
+	return nil
 }
 
 // Shutdown writes the last Checkpoint and takes the metrics back. Run has returned before.

@@ -330,3 +330,30 @@ holdfast_packetcache_outcomes_total{outcome="resend"} 0
 		t.Errorf("after Shutdown: %v", err)
 	}
 }
+
+// A store that fell back to an earlier state has, after the next Checkpoint, what the cache has.
+func TestTouchAll(t *testing.T) {
+	store := NewMemory()
+	c := newCache(t, DefaultConfig(), store, newPeer())
+	lost, closed := message(alice, bob, "m1"), message(alice, bob, "m2")
+	c.Open(closed)
+	if err := c.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := load(t, store)
+	c.Receipt(bob1, alice, "m2")
+	c.Open(lost)
+	if err := c.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Apply(t.Context(), before, []stanza.ID{lost.ID}); err != nil {
+		t.Fatal(err)
+	}
+	c.TouchAll()
+	if err := c.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := load(t, store); len(got) != 1 || got[0].ID != lost.ID {
+		t.Errorf("the store has %+v", got)
+	}
+}

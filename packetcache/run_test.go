@@ -10,10 +10,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"holdfast/internal/testkit/redisproc"
 	"holdfast/stanza"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(redisproc.M{M: m}) }
 
 func TestActionsInOrder(t *testing.T) {
 	const timeout = 30 * time.Second

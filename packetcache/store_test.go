@@ -17,7 +17,7 @@ import (
 	"holdfast/stanza"
 )
 
-// Every Store passes testStore. open returns an empty one, and what another process sees of it after the first died
+// Every Store passes testStore (TestRedis is beside redis.go's other tests). open returns an empty one, and what another process sees of it after the first died
 // without closing anything.
 func TestMemory(t *testing.T) {
 	testStore(t, func(*testing.T) (Store, func() Store) {

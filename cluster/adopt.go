@@ -47,7 +47,7 @@ func (n *Node) adoptAll() {
 			}
 			n.mu.Lock()
 			if m := n.members[dead]; m != nil {
-				m.adopting, m.moved = false, time.Now()
+				m.adopting, m.moved, m.left = false, time.Now(), time.Now()
 			}
 			n.mu.Unlock()
 		}
@@ -88,7 +88,7 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 		}
 		if !pinned {
 			within, cancel := context.WithTimeout(ctx, syncTime)
-			n.Sync(within, n.Members()...)
+			n.Sync(within, n.answering()...)
 			cancel()
 			if err := n.pinAll(ctx, estate.Users, dead); err != nil {
 				return true, err

@@ -22,7 +22,7 @@ var (
 
 // place is what this node knows of where a user is served.
 type place struct {
-	node string // the home; the own id here
+	node string // the home; the own id here, "" when it has to be found out
 	last uint32 // newest message to the user that went to node through this node's link
 	// via is an earlier home that has messages from here which are not passed on yet, up to viaLast: until it says
 	// so, senders here go on sending there.
@@ -84,7 +84,7 @@ func (h *homes) Where(user stanza.Addr) (node string, known bool) {
 		return "", false
 	case p.via != "":
 		return p.via, true
-	case p.node == h.self && !h.hereLocked(p):
+	case !h.knownLocked(p):
 		return "", false
 	}
 	if time.Now().UnixNano()-p.used.Load() > int64(time.Second) {
@@ -98,10 +98,15 @@ func (h *homes) Home(user stanza.Addr) (node string, known bool) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	p := h.places[user]
-	if p == nil || p.node == h.self && !h.hereLocked(p) {
+	if p == nil || !h.knownLocked(p) {
 		return "", false
 	}
 	return p.node, true
+}
+
+// knownLocked reports whether the home of a place is known.
+func (h *homes) knownLocked(p *place) bool {
+	return p.node != "" && (p.node != h.self || h.hereLocked(p))
 }
 
 // sent notes that a message to the user went through the link to node, if that is where such messages go now. The link
@@ -150,7 +155,7 @@ func (h *homes) Locate(ctx context.Context, user stanza.Addr, claim bool) error 
 				return ctx.Err()
 			}
 		}
-		if p != nil && (p.via != "" || p.node != h.self || h.hereLocked(p)) {
+		if p != nil && h.knownLocked(p) {
 			p.use()
 			h.mu.Unlock()
 			return nil
@@ -258,7 +263,7 @@ func (h *homes) learn(user stanza.Addr, node string, asked time.Time) {
 			h.away++
 			h.evictLocked()
 		}
-	} else if p.via != "" || p.node != h.self || h.hereLocked(p) || p.leaving != nil {
+	} else if h.knownLocked(p) || p.leaving != nil {
 		return // somebody else was quicker, or it came here meanwhile
 	}
 	if p.node == h.self && node != h.self {
@@ -351,7 +356,22 @@ func (h *homes) Moved(user stanza.Addr, from, node string, seq uint32) {
 	}
 }
 
-// buried forgets a node whose estate has been worked off.
+// dead says that a node is dead and buried: the homes of its users have to be found out. Senders here still go by its
+// link, until what waits there has gone elsewhere.
+func (h *homes) dead(node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.places {
+		if p.node == node {
+			if p.via == "" {
+				p.via, p.viaLast = node, p.last
+			}
+			p.node, p.last = "", 0
+		}
+	}
+}
+
+// buried ends that.
 func (h *homes) buried(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -359,7 +379,7 @@ func (h *homes) buried(node string) {
 		if p.via == node {
 			p.via = ""
 		}
-		if p.node == node {
+		if p.via == "" && (p.node == "" || p.node == node) {
 			delete(h.places, user)
 			h.away--
 		}

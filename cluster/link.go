@@ -251,6 +251,7 @@ func (l *link) sent(count int) {
 // divert empties the queue of a link to a node that is buried and had taken everything up to seen: route is called with
 // each journaled message that it had not, in order. New ones that come meanwhile are behind them; then the link closes.
 func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
+	l.n.homes.dead(l.to)
 	for {
 		l.mu.Lock()
 		l.sealed = true

@@ -17,12 +17,15 @@ const (
 	readAtOnce = 64
 	readBlock  = time.Second
 	trimEvery  = 50 * time.Millisecond
+	// settleBytes of messages are carried out before the journal is waited for.
+	settleBytes = 4 << 20
 )
 
 // readMailbox carries out what others send, in order.
 func (n *Node) readMailbox() {
 	key := n.keys.Node(n.id, "mailbox")
 	last := "0"
+	unsettled := 0
 	for n.ctx.Err() == nil {
 		got, err := n.rdb.XRead(n.ctx, &redis.XReadArgs{Streams: []string{key, last}, Count: readAtOnce, Block: readBlock}).Result()
 		if errors.Is(err, redis.Nil) {
@@ -37,6 +40,13 @@ func (n *Node) readMailbox() {
 		}
 		for _, stream := range got {
 			for _, entry := range stream.Messages {
+				if unsettled += len(blobOf(entry)); unsettled > settleBytes {
+					// No more than this is on its way into the journal.
+					if n.journal.Settle(n.ctx) != nil {
+						break
+					}
+					unsettled = 0
+				}
 				if err := n.carryOut(entry, ""); err != nil {
 					if n.ctx.Err() == nil {
 						n.log.Error("message of another node not carried out", "error", err)
@@ -60,7 +70,7 @@ func (n *Node) readMailbox() {
 // carryOut takes one entry of a mailbox; of is the dead node whose mailbox it was, "" for the own.
 func (n *Node) carryOut(entry redis.XMessage, of string) error {
 	from, _ := entry.Values["f"].(string)
-	blob, _ := entry.Values["d"].(string)
+	blob := blobOf(entry)
 	link := from
 	if of != "" {
 		link += "/" + of
@@ -88,6 +98,11 @@ func (n *Node) carryOut(entry redis.XMessage, of string) error {
 		}
 	}
 	return nil
+}
+
+func blobOf(entry redis.XMessage) string {
+	blob, _ := entry.Values["d"].(string)
+	return blob
 }
 
 // own takes the package's own messages.

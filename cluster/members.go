@@ -127,6 +127,19 @@ func (n *Node) Members() []string {
 	return names
 }
 
+// answering returns the nodes that were heard of lately and are nobody's to adopt.
+func (n *Node) answering() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var names []string
+	for name, m := range n.members {
+		if !m.adopting && time.Since(m.moved) < n.cfg.Lease && time.Since(m.left) > n.cfg.Lease {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // lives reports whether a node is a member, asking Redis about one that this node has not seen.
 func (n *Node) lives(ctx context.Context, name string) (bool, error) {
 	if name == n.id || n.isMember(name) {
@@ -178,6 +191,10 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 		n.mu.Lock()
 		m := n.members[node]
 		stands := !n.subscribed.IsZero() && time.Since(n.subscribed) > n.cfg.Lease
+		if m != nil && time.Since(m.left) < n.cfg.Lease {
+			n.mu.Unlock()
+			return // somebody is at it
+		}
 		young := m == nil || m.beat == "0" || m.beat == "1" || m.beat == "2" // its subscription may not stand yet
 		n.mu.Unlock()
 		if !stands || young {

@@ -103,6 +103,7 @@ type member struct {
 	beat     string
 	moved    time.Time // when beat last changed
 	adopting bool      // in Node.adopt or being adopted
+	left     time.Time // when it was last left to another node to adopt
 }
 
 // NewID makes the name of a node: a domain name by form, new for each process.

@@ -17,8 +17,7 @@ import (
 
 // How a checkpoint is written, so that a kill or an error at any point leaves something that a replay makes whole:
 //
-//  1. Collect, with everything at rest; the batch that is being filled ends there (mark). Marks for meta were taken
-//     before, so that what they are about is in what was collected.
+//  1. Collect, with everything at rest; the batch that is being filled ends there (mark). Marks for meta are taken then.
 //  2. Wait until the journal is in Redis up to the mark: what is written next must not know more than the journal does.
 //  3. The other stores, and the ended sessions. They may now be ahead of the sessions, which replay allows for.
 //  4. The sessions, in as few scripts as the size allows, each session with its counters and its part of the queue in
@@ -62,10 +61,14 @@ func (s *Redis) Checkpoint(ctx context.Context, live Live, others ...Flusher) (e
 			return err
 		}
 	}
-	meta := s.takeMeta()
+	var meta map[string]*string
 	var at mark
 	var cut error
-	changed, gone, commit, abort := live.Collect(func() { at, cut = s.queue.cut() })
+	changed, gone, commit, abort := live.Collect(func() {
+		at, cut = s.queue.cut()
+		// A mark and what it is about are made in one step, as far as Collect goes: they are written together, or not.
+		meta = s.takeMeta()
+	})
 	ended := s.ended.take()
 	if cut == nil {
 		cut = c.write(ctx, at, others, collected{changed, gone}, ended, meta)
@@ -188,7 +191,7 @@ func (c *checkpointWrite) write(ctx context.Context, at mark, others []Flusher, 
 		}
 	}
 	c.s.stream.trimming.Store(at.batch)
-	if err := c.run(ctx, entryID(at.batch)); err != nil {
+	if err := c.run(ctx, entryID(at.batch+1)); err != nil {
 		return err
 	}
 	c.s.stream.trimmed.Store(at.batch)

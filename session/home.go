@@ -331,7 +331,7 @@ func (sv *Service) giveLocked(ctx context.Context, node string, user stanza.Addr
 			token, stored := s.token, s.stored
 			s.mu.Unlock()
 			sv.forget(s, token, stored)
-			s.log.Info("session handed over", "to", node, "queued", len(u.Sessions))
+			s.log.Info("session handed over", "to", node, "queued", s.queued())
 		}
 		sv.metrics.handedOver.Inc()
 	})
@@ -482,8 +482,8 @@ type Inheritance struct {
 }
 
 // Inherit builds the sessions of a dead node, and its links. They are in the next checkpoint, and nobody finds them
-// before Publish.
-func (sv *Service) Inherit(dead string, all []Restored) (*Inheritance, error) {
+// before Publish. mark is called so that no checkpoint has one without the other.
+func (sv *Service) Inherit(dead string, all []Restored, mark func()) (*Inheritance, error) {
 	h := &Inheritance{sv: sv, dead: dead}
 	shared := make(map[stanza.ID]*copies)
 	sv.enter()
@@ -502,6 +502,7 @@ func (sv *Service) Inherit(dead string, all []Restored) (*Inheritance, error) {
 		s.stored, s.kept = false, s.out.acked
 		h.sessions = append(h.sessions, s)
 	}
+	mark()
 	for _, s := range h.sessions {
 		sv.add(s)
 	}
@@ -534,8 +535,11 @@ func (sv *Service) inheritLink(dead string, r *Restored) {
 	p.dirty = true
 }
 
-// Discard takes back what was not published.
-func (h *Inheritance) Discard() {
+// Discard takes back what was not published, and unmark the mark.
+func (h *Inheritance) Discard(unmark func()) {
+	h.sv.enter()
+	defer h.sv.leave()
+	unmark()
 	for _, s := range h.sessions {
 		s.mu.Lock()
 		s.ended = true

@@ -420,6 +420,7 @@ func (sv *Service) build(r Restored, shared map[stanza.ID]*copies) (*Session, er
 	}
 	s.taken = r.State.Taken
 	s.out.sent = s.out.last() // the process that was killed may have sent any of it
+	s.out.most = s.out.sent
 	s.detached = r.State.Detached
 	if now := time.Now(); s.detached.IsZero() || s.detached.After(now) {
 		s.detached = now

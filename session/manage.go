@@ -76,7 +76,7 @@ func (st *stream) takeAck(s *Session, e *stanza.Element) error {
 		return nil
 	}
 	place, ok := s.placeLocked(uint32(h))
-	sent := s.hLocked(s.out.sent)
+	sent := s.hLocked(s.out.most)
 	s.mu.Unlock()
 	if !ok {
 		return countError{uint32(h), sent}
@@ -85,11 +85,11 @@ func (st *stream) takeAck(s *Session, e *stanza.Element) error {
 }
 
 // placeLocked finds the outbox place that a client's count means: between what it acknowledged before and what was
-// sent. An older count is no news and means the place acknowledged before.
+// ever sent: a resumption sends it again, and what the connection before brought may be news to it. An older count is no news and means the place acknowledged before.
 func (s *Session) placeLocked(h uint32) (place uint64, ok bool) {
 	from := max(s.out.acked, s.base)
 	ahead := h - s.hLocked(from) // modulo 2^32, as the count wraps
-	if uint64(ahead) <= s.out.sent-min(s.out.sent, from) {
+	if uint64(ahead) <= s.out.most-min(s.out.most, from) {
 		return from + uint64(ahead), true
 	}
 	if ahead > 1<<31 && uint64(-ahead) <= from-s.base {
@@ -172,6 +172,11 @@ func (st *stream) resume(e *stanza.Element) error {
 		st.control(smFailed("item-not-found", nil))
 		return nil
 	}
+	if cur := s.attached(); cur != nil && cur.born.After(st.born) {
+		// The client gave this connection up and came back on that one, while this one waited.
+		st.finish(Broken)
+		return nil
+	}
 	old, err := st.seize(s)
 	if err != nil {
 		return err
@@ -188,7 +193,7 @@ func (st *stream) resume(e *stanza.Element) error {
 	}
 	place, ok := s.placeLocked(uint32(h))
 	if !ok {
-		sent := s.hLocked(s.out.sent)
+		sent := s.hLocked(s.out.most)
 		// The old stream is cut all the same: its reader was told to stop.
 		s.stream = nil
 		s.mu.Unlock()
@@ -240,6 +245,12 @@ func (st *stream) resume(e *stanza.Element) error {
 	sv.drainMore(s)
 	st.transport.Wake()
 	return nil
+}
+
+func (s *Session) attached() *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream
 }
 
 // seize stops whatever stream a session has, makes what it handled safe, and returns that stream, nil if there is none,

@@ -38,13 +38,14 @@ type copies struct {
 // counted from 1 since the session was bound and never wrap; what XEP-0198 calls h is the low 32 bits of the
 // distance to the place where it was enabled.
 //
-//	acked ≤ sent ≤ acked+len(ring)
+//	acked ≤ sent ≤ most ≤ acked+n
 type outbox struct {
 	ring  []entry // power of two, nil while empty
 	head  int     // index of the entry at place acked+1
 	n     int
 	acked uint64 // last place acknowledged
 	sent  uint64 // last place handed to the transport
+	most  uint64 // last place that was ever handed to one: the client may say that it has it
 	bytes int    // of the stanzas in it
 }
 
@@ -76,6 +77,7 @@ func (o *outbox) pop() entry {
 	o.n--
 	o.acked++
 	o.sent = max(o.sent, o.acked)
+	o.most = max(o.most, o.sent)
 	o.bytes -= len(e.st.Raw())
 	if o.n == 0 && len(o.ring) > 16 {
 		// An idle session keeps no memory of its busiest hour.

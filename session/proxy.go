@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"time"
 
 	"holdfast/stanza"
 )
@@ -224,7 +225,7 @@ func (sv *Service) attach(node, id string, user stanza.Addr, b []byte) {
 	r := &relay{sv: sv, node: node, id: id, user: user, in: make(chan relayed, relayQueue), over: make(chan struct{})}
 	r.st = &stream{
 		sv: sv, transport: r, peer: Peer{Addr: from, Secure: b[0] == 1, Kind: kind},
-		log: sv.log.With("user", user.String()), state: reopened, user: user, domain: user.Server(),
+		log: sv.log.With("user", user.String()), state: reopened, user: user, domain: user.Server(), born: time.Now(),
 	}
 	r.st.authed.Store(true)
 	sv.mu.Lock()

@@ -19,6 +19,7 @@ type stream struct {
 	transport Transport
 	peer      Peer
 	log       *slog.Logger
+	born      time.Time
 
 	// inMu is held while an element is handled. A resumption on another transport takes it to be sure that
 	// nothing of this one is counted any more; over is guarded by it.
@@ -60,7 +61,7 @@ const (
 
 // NewStream begins a stream on a transport.
 func (sv *Service) NewStream(t Transport, p Peer) Stream {
-	return &stream{sv: sv, transport: t, peer: p, log: sv.log}
+	return &stream{sv: sv, transport: t, peer: p, log: sv.log, born: time.Now()}
 }
 
 // begin takes what handling anything needs; end lets go of it. Before authentication there is no session and nothing
@@ -443,6 +444,7 @@ func (st *stream) Pull(b *Batch) bool {
 				break
 			}
 			s.out.sent++
+			s.out.most = max(s.out.most, s.out.sent)
 			raw := s.frame(e)
 			b.Frames = append(b.Frames, raw)
 			b.bytes += len(raw)

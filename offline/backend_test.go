@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/internal/sqlx/sqlxtest"
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/offline"
 	"holdfast/stanza"
 )
@@ -16,8 +17,9 @@ import (
 // TestBackend is the contract that every Backend holds.
 func TestBackend(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) offline.Backend{
-		"memory": func(*testing.T) offline.Backend { return newMemory() },
-		"sqlite": func(t *testing.T) offline.Backend { return openSQLite(t, t.TempDir()) },
+		"memory":   func(*testing.T) offline.Backend { return newMemory() },
+		"sqlite":   func(t *testing.T) offline.Backend { return openSQLite(t, t.TempDir()) },
+		"postgres": func(t *testing.T) offline.Backend { return openPostgres(t, postgresproc.New(t)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for name, test := range map[string]func(*testing.T, offline.Backend){
@@ -33,6 +35,15 @@ func TestBackend(t *testing.T) {
 func openSQLite(t testing.TB, dir string) *offline.SQLite {
 	t.Helper()
 	s, err := offline.OpenSQLite(t.Context(), sqlxtest.OpenDir(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func openPostgres(t testing.TB, url string) *offline.Postgres {
+	t.Helper()
+	s, err := offline.OpenPostgres(t.Context(), sqlxtest.OpenPostgres(t, url))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +122,20 @@ func wantStored(t *testing.T, s offline.Backend, n int64) {
 	}
 }
 
+// wantRaw checks what is stored of one message.
+func wantRaw(t *testing.T, s offline.Backend, user string, n int, raw string) {
+	t.Helper()
+	var got []string
+	in := offline.Range{After: id(n - 1), To: id(n), Bodies: true}
+	err := s.Scan(t.Context(), user, in, func(r offline.Row) bool {
+		got = append(got, string(r.Raw))
+		return true
+	})
+	if err != nil || len(got) != 1 || got[0] != raw {
+		t.Errorf("message %d of %s is %q, %v, want %q", n, user, got, err, raw)
+	}
+}
+
 func testApply(t *testing.T, s offline.Backend) {
 	want(t, s, juliet)
 	wantStored(t, s, 0)
@@ -118,7 +143,16 @@ func testApply(t *testing.T, s offline.Backend) {
 	want(t, s, juliet, 1, 2)
 	want(t, s, nurse, 1)
 	wantStored(t, s, 3)
-	// Everything may come again.
+	// Everything may come again. Of two puts of a message the first counts, in one batch as in two.
+	again := put(juliet, 3)
+	again.Raw = []byte("<another/>")
+	apply(t, s, put(juliet, 3), again)
+	apply(t, s, again)
+	apply(t, s, remove(juliet, 3), put(juliet, 3), again)
+	wantRaw(t, s, juliet, 3, string(put(juliet, 3).Raw))
+	apply(t, s, remove(juliet, 3), again)
+	wantRaw(t, s, juliet, 3, "<another/>")
+	apply(t, s, remove(juliet, 3))
 	apply(t, s, put(juliet, 2), put(juliet, 3), put(juliet, 3))
 	want(t, s, juliet, 1, 2, 3)
 	wantStored(t, s, 4)
@@ -198,11 +232,27 @@ func testScan(t *testing.T, s offline.Backend) {
 			}
 		}
 	}
+	// More than a store reads in one go, in whatever steps.
+	var many []offline.Change
+	for n := range 1500 {
+		many = append(many, put(romeo, n+1))
+	}
+	apply(t, s, many...)
+	n := 0
+	err := s.Scan(t.Context(), romeo, offline.Range{Bodies: true}, func(r offline.Row) bool {
+		if n++; r.ID != id(n) {
+			t.Fatalf("row %d is %v", n, r.ID)
+		}
+		return n < 1400
+	})
+	if err != nil || n != 1400 {
+		t.Errorf("%d rows of a long mailbox: %v", n, err)
+	}
 	// A large message, on overflow pages where a store has such.
 	big := put(juliet, 99)
 	big.Raw = make([]byte, 1<<20)
 	apply(t, s, big)
-	err := s.Scan(t.Context(), juliet, offline.Range{After: id(10), Bodies: true}, func(r offline.Row) bool {
+	err = s.Scan(t.Context(), juliet, offline.Range{After: id(10), Bodies: true}, func(r offline.Row) bool {
 		if r.Bytes != 1<<20 || len(r.Raw) != 1<<20 {
 			t.Errorf("large message came back with %d bytes", len(r.Raw))
 		}
@@ -237,7 +287,11 @@ func testTotals(t *testing.T, s offline.Backend) {
 func testUsers(t *testing.T, s offline.Backend) {
 	var all []string
 	for n := range 25 {
-		user := fmt.Sprintf("user%02d@example.com", n)
+		// In the order of bytes '-' comes before the digits, elsewhere it may count for nothing.
+		user := fmt.Sprintf("user-%02d@example.com", n)
+		if n >= 12 {
+			user = fmt.Sprintf("user%02d@example.com", n)
+		}
 		all = append(all, user)
 		apply(t, s, put(user, 1), put(user, 2))
 	}

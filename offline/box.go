@@ -260,6 +260,22 @@ func (bs *boxes) release(b *box) {
 	}
 }
 
+// forget drops the box of user, and reports false when somebody has a reference to it.
+func (bs *boxes) forget(user stanza.Addr) bool {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	b := bs.all[user]
+	if b == nil {
+		return true
+	}
+	if b.refs > 0 {
+		return false
+	}
+	bs.unlinkLocked(b)
+	delete(bs.all, user)
+	return true
+}
+
 func (bs *boxes) unlinkLocked(b *box) {
 	b.prev.next, b.next.prev = b.next, b.prev
 	b.prev, b.next = nil, nil

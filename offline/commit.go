@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+
+	"holdfast/stanza"
 )
 
 // Checkpoint waits until every Put, Force, Remove and Purge that returned before it is committed. When it returns
@@ -27,6 +29,25 @@ func (m *Mailbox) Checkpoint(ctx context.Context) error {
 		return fmt.Errorf("offline: checkpoint: %w", err)
 	}
 	return nil
+}
+
+// Release waits until every change of user's mailbox that was made before is committed, and then drops what is in
+// memory of it, so that the next use asks the store: for a user whose home moves to another node, and for one who comes
+// from there. It costs nothing when nothing is in memory. ErrInUse says that somebody used the mailbox meanwhile, or that
+// the store refuses one of its writes; it was not dropped then.
+func (m *Mailbox) Release(ctx context.Context, user stanza.Addr) error {
+	user = user.Bare()
+	if m.boxes.forget(user) {
+		return nil // every write that is not committed has a reference
+	}
+	err := m.writes.Flush(ctx)
+	if m.boxes.forget(user) {
+		return nil // an error was about somebody else's write, which the next Checkpoint tells
+	}
+	if err != nil {
+		return fmt.Errorf("offline: release: %w", err)
+	}
+	return ErrInUse
 }
 
 // apply writes a batch in one transaction. It is called by the Batcher's goroutine alone, again when the transaction

@@ -1,8 +1,11 @@
 package offline
 
 import (
+	"context"
 	"fmt"
 	"time"
+
+	"holdfast/stanza"
 )
 
 // Config is the settings of the mailboxes.
@@ -15,9 +18,16 @@ type Config struct {
 	Lifetime     time.Duration `env:"OFFLINE_LIFETIME" desc:"how long a message is kept, counted from when the gateway took it; 0 for ever"`
 	Window       time.Duration `env:"OFFLINE_WINDOW" desc:"how long a write waits for others to share its transaction (nothing waits for it but the freeing of the journal); 0 writes at once"`
 	Batch        int           `env:"OFFLINE_BATCH" desc:"writes in one transaction; 0 for no limit"`
-	PendingBytes int64         `env:"OFFLINE_PENDING_BYTES" desc:"bytes of writes not yet committed, after which senders wait; 0 for no limit"`
+	PendingBytes int64         `env:"OFFLINE_PENDING_BYTES" desc:"bytes of writes not yet committed, from which on senders wait; 0 for no limit"`
 	Cache        int           `env:"OFFLINE_CACHE" desc:"counters of recipients and sender-recipient pairs kept in memory; 0 for no limit"`
-	Known        int           `env:"OFFLINE_KNOWN" desc:"recipients with mail whose names are remembered (about 20 bytes each), so that the login of anybody else needs no query; with more of them each first login costs a query; 0 for no limit"`
+	Known        int           `env:"OFFLINE_KNOWN" desc:"recipients with mail whose names are remembered (about 20 bytes each), so that the login of anybody else needs no query; with more of them each first login costs a query, and in a cluster it always does; 0 for no limit"`
+
+	// Shared says that others write to the Backend too, each for users of their own. Nothing is known then of a user
+	// without asking, and the number of all messages is asked for from time to time.
+	Shared bool `env:"-"`
+	// Mine reports whether this Mailbox is the one that has user now; nil is always. It is asked before messages
+	// expire.
+	Mine func(ctx context.Context, user stanza.Addr) bool `env:"-"`
 }
 
 // DefaultConfig returns the settings that hold when nothing is set.

@@ -49,7 +49,9 @@
 //
 // A change is made in memory, where every method sees it at once, and queued for a group commit. [Mailbox.Checkpoint]
 // waits for everything before it; until then the journal has it. A put that is removed before its transaction begins
-// is never written. OFFLINE_PENDING_BYTES bounds what is queued: a store that is slow or failing makes Put wait.
+// is never written. OFFLINE_PENDING_BYTES bounds what is queued: over it Put says ErrBusy, and [Mailbox.Room] is where the
+// sender waits for a store that is slow or failing. What came in before (Force), and what makes room (Remove, Purge),
+// passes.
 //
 // What the store refuses by itself, and will always refuse, stays in memory and fails every Checkpoint, so that the
 // journal is kept.
@@ -66,13 +68,24 @@
 //     not have yet is always found in the box, and a box that is loaded anew finds everything in the store.
 //   - box.count = messages that only the store has and shows + len(box.puts).
 //   - Writes of one user are queued in the order of the changes to the box, under box.mu.
-//   - Nobody else writes to the Backend of a running Mailbox.
+//   - Nobody else writes to the Backend of a running Mailbox; in a cluster (Config.Shared), nobody else writes or
+//     reads what it has of a user, while this Mailbox is the one for that user.
+//
+// # Several gateways
+//
+// With a shared Backend each user has one home at a time, the node whose Mailbox is used for the user. When the home
+// moves, the old one calls [Mailbox.Release], after which its changes are committed and its counters forgotten, and
+// only then the new one begins. A node that did anything for a user who is at home elsewhere (the replay of a dead node's
+// journal) calls Release behind it. Expiry asks Config.Mine before it removes anything; when the answer changes while
+// it is at work, it calls Release itself, but the new home's counters may have been loaded before: they count messages
+// that expired until they are loaded anew, never fewer than there are.
 //
 // # Locks and goroutines
 //
 // box.mu comes before boxes.mu, known.mu, gate.mu, Mailbox.mu and those of the Batcher, which are leaves. box.mu is
-// held while the store is asked about its user; nothing waits for room in a queue while holding it.
+// held while the store is asked about its user; nothing waits for room in a queue, whatever it holds, but Room, which
+// is called without locks.
 //
 // The Batcher's goroutine runs apply, committed and reject, and owns Mailbox.changes. One more goroutine expires
-// messages. Both end with [Mailbox.Close].
+// messages and counts a shared store. Both end with [Mailbox.Close].
 package offline

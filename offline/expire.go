@@ -14,31 +14,61 @@ const (
 	expiryShortest    = time.Minute // between two rounds
 	expiryLongest     = time.Hour
 	expiriesALifetime = 20 // rounds in one lifetime, so that a message outlives it by 5% at most
+
+	countEvery = time.Minute // how often a shared store is asked how much it has
 )
 
-// expireAll removes what is over its lifetime, from time to time, until ctx ends.
-func (m *Mailbox) expireAll(ctx context.Context) {
+// upkeep does what comes from time to time, until ctx ends: it removes what is over its lifetime, and counts a store
+// that others change too.
+func (m *Mailbox) upkeep(ctx context.Context) {
 	defer close(m.stopped)
-	if m.cfg.Lifetime == 0 {
+	var expire, count <-chan time.Time // nil: never
+	if m.cfg.Lifetime > 0 {
+		t := time.NewTicker(min(max(m.cfg.Lifetime/expiriesALifetime, expiryShortest), expiryLongest))
+		defer t.Stop()
+		expire = t.C
+		m.expire(ctx)
+	}
+	if m.cfg.Shared {
+		t := time.NewTicker(countEvery)
+		defer t.Stop()
+		count = t.C
+	}
+	if expire == nil && count == nil {
 		return
 	}
-	t := time.NewTicker(min(max(m.cfg.Lifetime/expiriesALifetime, expiryShortest), expiryLongest))
-	defer t.Stop()
 	for {
-		if _, err := m.Expire(ctx); err != nil && ctx.Err() == nil {
-			m.log.Warn("expiry of mailboxes failed and will be tried again", slog.Any("error", err))
-		}
 		select {
-		case <-t.C:
+		case <-expire:
+			m.expire(ctx)
+		case <-count:
+			if err := m.countStored(ctx); err != nil && ctx.Err() == nil {
+				m.log.Warn("messages in the store were not counted", slog.Any("error", err))
+			}
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+func (m *Mailbox) expire(ctx context.Context) {
+	if _, err := m.Expire(ctx); err != nil && ctx.Err() == nil {
+		m.log.Warn("expiry of mailboxes failed and will be tried again", slog.Any("error", err))
+	}
+}
+
+func (m *Mailbox) countStored(ctx context.Context) error {
+	n, err := m.store.Stored(ctx)
+	if err != nil {
+		return err
+	}
+	m.stored.Store(n)
+	return nil
+}
+
 // Expire removes the messages whose lifetime is over and returns how many they were. It is done periodically
 // without being asked. It costs one seek for each recipient with mail, since the ids of a mailbox are in the order
-// of time.
+// of time. Users that are not Config.Mine are left to others.
 func (m *Mailbox) Expire(ctx context.Context) (removed int, err error) {
 	if m.cfg.Lifetime == 0 {
 		return 0, nil
@@ -71,6 +101,17 @@ func (m *Mailbox) expireUser(ctx context.Context, name string, to stanza.ID) (re
 		m.log.Error("stored recipient is not an address", slog.Any("error", err))
 		return 0, nil
 	}
+	if !m.mine(ctx, user) {
+		return 0, nil
+	}
+	defer func() {
+		// One who went to another node just now has a box again that nobody keeps up to date.
+		if removed > 0 && !m.mine(ctx, user) {
+			if rerr := m.Release(ctx, user); rerr != nil && err == nil {
+				err = rerr
+			}
+		}
+	}()
 	in := Range{To: to}
 	for {
 		ids := make([]stanza.ID, 0, 16)
@@ -88,6 +129,10 @@ func (m *Mailbox) expireUser(ctx context.Context, name string, to stanza.ID) (re
 		}
 		in.After = ids[len(ids)-1]
 	}
+}
+
+func (m *Mailbox) mine(ctx context.Context, user stanza.Addr) bool {
+	return m.cfg.Mine == nil || m.cfg.Mine(ctx, user)
 }
 
 // idAt is less than every id made at t or later, and greater than those made a millisecond before.

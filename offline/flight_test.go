@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/offline"
 	"holdfast/stanza"
 )
@@ -142,7 +143,7 @@ func TestRun(t *testing.T) {
 		}},
 		"never paged": {0, func(*testing.T, *offline.Mailbox) {}},
 	} {
-		for _, s := range []offline.Backend{newMemory(), openSQLite(t, t.TempDir())} {
+		for _, s := range []offline.Backend{newMemory(), openSQLite(t, t.TempDir()), openPostgres(t, postgresproc.New(t))} {
 			t.Run(name, func(t *testing.T) {
 				m := open(t, lifted(), s)
 				for _, n := range all {

@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// gate bounds the bytes of writes that are not yet committed: back-pressure where the store cannot keep up.
+// gate counts the bytes of writes that are not yet committed: back-pressure where the store cannot keep up. Nobody
+// waits while going in, for callers hold locks that others need; who may wait does so in room, before.
 type gate struct {
 	max int64 // static, 0 for no limit
 
@@ -15,16 +16,41 @@ type gate struct {
 	done  bool
 }
 
-// enter waits until n fits, or nothing else is inside.
-func (g *gate) enter(ctx context.Context, n int64) error {
+// enter lets n in while there is room, whatever n is, or says ErrBusy. So who was told of room gets in unless others
+// were faster.
+func (g *gate) enter(n int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.done:
+		return ErrClosed
+	case !g.roomLocked():
+		return ErrBusy
+	}
+	g.used += n
+	return nil
+}
+
+// pass lets n in, room or not.
+func (g *gate) pass(n int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.done {
+		return ErrClosed
+	}
+	g.used += n
+	return nil
+}
+
+// room waits until there is room.
+func (g *gate) room(ctx context.Context) error {
 	for {
 		g.mu.Lock()
 		if g.done {
 			g.mu.Unlock()
 			return ErrClosed
 		}
-		if g.max == 0 || g.used == 0 || g.used+n <= g.max {
-			g.used += n
+		if g.roomLocked() {
 			g.mu.Unlock()
 			return nil
 		}
@@ -40,6 +66,8 @@ func (g *gate) enter(ctx context.Context, n int64) error {
 		}
 	}
 }
+
+func (g *gate) roomLocked() bool { return g.max == 0 || g.used < g.max }
 
 // leave gives n back.
 func (g *gate) leave(n int64) {

@@ -38,6 +38,9 @@ func loadKnown(ctx context.Context, store Backend, limit int) (*known, error) {
 	}
 }
 
+// givenUp is a set that knows nothing.
+func givenUp() *known { return &known{seed: maphash.MakeSeed()} }
+
 // without reports whether name certainly has no mail.
 func (k *known) without(name string) bool {
 	h := maphash.String(k.seed, name)

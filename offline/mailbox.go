@@ -26,10 +26,10 @@ type Mailbox struct {
 	known   *known
 	gate    *gate
 	writes  *sqlx.Batcher[*write]
-	stop    context.CancelFunc // ends the goroutine of expireAll
-	stopped chan struct{}
+	stop    context.CancelFunc // ends the goroutine of upkeep
+	stopped chan struct{}      // closed by upkeep
 
-	stored atomic.Int64 // messages in all mailboxes, uncommitted changes included
+	stored atomic.Int64 // messages in all mailboxes, uncommitted changes included; with Config.Shared an estimate
 
 	changes []Change // owned by apply
 
@@ -37,7 +37,8 @@ type Mailbox struct {
 	rejected []*write // what the store refused and Checkpoint offers again; guarded by mu
 }
 
-// New opens the mailboxes that store keeps. It reads the names of the recipients with mail. reg may be nil.
+// New opens the mailboxes that store keeps. It reads the names of the recipients with mail, unless others share the
+// store. reg may be nil.
 func New(ctx context.Context, cfg Config, store Backend, log *slog.Logger, reg prometheus.Registerer) (*Mailbox, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("offline: %w", err)
@@ -52,14 +53,14 @@ func New(ctx context.Context, cfg Config, store Backend, log *slog.Logger, reg p
 	if m.metrics, err = newMetrics(reg, m); err != nil {
 		return nil, fmt.Errorf("offline: %w", err)
 	}
-	if m.known, err = loadKnown(ctx, store, cfg.Known); err != nil {
+	if cfg.Shared {
+		m.known = givenUp() // others add to it
+	} else if m.known, err = loadKnown(ctx, store, cfg.Known); err != nil {
 		return nil, err
 	}
-	n, err := store.Stored(ctx)
-	if err != nil {
+	if err := m.countStored(ctx); err != nil {
 		return nil, err
 	}
-	m.stored.Store(n)
 	m.writes = sqlx.NewBatcher(store, sqlx.Batch[*write]{
 		Max: cfg.Batch, Window: cfg.Window, // no Queue: the gate bounds it, so that Add never waits with a box locked
 		Apply: m.apply, Committed: m.committed, Rejected: m.reject,
@@ -67,7 +68,7 @@ func New(ctx context.Context, cfg Config, store Backend, log *slog.Logger, reg p
 	})
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop
-	go m.expireAll(run)
+	go m.upkeep(run)
 	return m, nil
 }
 
@@ -97,8 +98,9 @@ func (m *Mailbox) Decide(st *stanza.Stanza) Verdict {
 
 // Put decides about a message for to, a user who is not there, and stores it when that is the verdict: when Put
 // returns, every other method sees the message, and a Checkpoint that begins later waits for it. Over a limit the
-// verdict is Bounce and the error ErrFull. Any other error says that the message was not stored for a reason of the
-// store's own, or that ctx ended while writes were queueing up.
+// verdict is Bounce and the error ErrFull. While OFFLINE_PENDING_BYTES of writes wait for the store the error is ErrBusy:
+// Put does not wait for room, since its caller holds locks that everybody needs; who gets it lets go of them and calls
+// Room. Any other error says that the message was not stored for a reason of the store's own.
 //
 // A message that is stored already is neither counted nor stored again.
 func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (Verdict, error) {
@@ -117,7 +119,10 @@ func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (V
 	return v, err
 }
 
-// Force stores a message without asking policy or limits: for the replay of the journal, whose messages were
+// Room waits until Put would not say ErrBusy, or ctx ends. It is called with no locks held.
+func (m *Mailbox) Room(ctx context.Context) error { return m.gate.room(ctx) }
+
+// Force stores a message without asking policy, limits or room: for the replay of the journal, whose messages were
 // admitted before, and for the queue of a session that expired, about which the caller asks Decide.
 func (m *Mailbox) Force(ctx context.Context, to stanza.Addr, st *stanza.Stanza) error {
 	_, err := m.put(ctx, to, st, false)
@@ -133,7 +138,11 @@ func (m *Mailbox) put(ctx context.Context, to stanza.Addr, st *stanza.Stanza, li
 	}
 	raw := st.Raw()
 	size := int64(len(raw)) + writeOverhead
-	if err := m.gate.enter(ctx, size); err != nil {
+	enter := m.gate.pass
+	if limited {
+		enter = m.gate.enter
+	}
+	if err := enter(size); err != nil {
 		return 0, err
 	}
 	b := m.boxes.acquire(to.Bare())

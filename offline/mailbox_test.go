@@ -13,13 +13,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/offline"
 	"holdfast/stanza"
 )
 
 func TestMain(m *testing.M) {
-	childMain() // does not return in the process that TestKill starts
-	goleak.VerifyTestMain(m)
+	childMain()                                              // does not return in the process that TestKill starts
+	goleak.VerifyTestMain(postgresproc.Main(m, "fsync=off")) // the disk is not what is tested here
 }
 
 var (
@@ -120,6 +121,10 @@ func each(t *testing.T, test func(t *testing.T, cfg offline.Config, s offline.Ba
 		cfg.Window = window
 		t.Run(name+"/memory", func(t *testing.T) { test(t, cfg, newMemory()) })
 		t.Run(name+"/sqlite", func(t *testing.T) { test(t, cfg, openSQLite(t, t.TempDir())) })
+		t.Run(name+"/postgres", func(t *testing.T) {
+			cfg.Shared = true
+			test(t, cfg, openPostgres(t, postgresproc.New(t)))
+		})
 	}
 }
 

@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer, m *Mailbox) (*metrics, error) {
 	}
 	stored := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "messages",
-		Help: "Messages in all mailboxes.",
+		Help: "Messages in all mailboxes; with a database that gateways share an estimate, of the last minute.",
 	}, func() float64 { return float64(m.stored.Load()) })
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "pending_bytes",

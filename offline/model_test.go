@@ -9,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"holdfast/internal/sqlx/sqlxtest"
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/offline"
 	"holdfast/stanza"
 )
@@ -41,6 +43,18 @@ func TestModel(t *testing.T) {
 		"memory": func() offline.Backend { return newMemory() },
 		"sqlite": func() offline.Backend { return openSQLite(t, t.TempDir()) },
 	}
+	// One database for all runs, emptied before each: making one takes longer than a run.
+	db := sqlxtest.OpenPostgres(t, postgresproc.New(t))
+	shared, err := offline.OpenPostgres(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backends["postgres"] = func() offline.Backend {
+		if _, err := db.Exec(t.Context(), "TRUNCATE offline_message"); err != nil {
+			t.Fatal(err)
+		}
+		return shared
+	}
 	for name, backend := range backends {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) { model(t, rt, backend()) })
@@ -53,6 +67,7 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 	senders := []string{romeo, "tybalt@example.net"}
 	const pairLimit, userLimit = 4, 6
 	cfg := offline.Config{Limit: pairLimit, UserLimit: userLimit, Cache: 3, Known: rapid.IntRange(0, 3).Draw(rt, "known"), Batch: 3}
+	_, cfg.Shared = s.(*offline.Postgres)
 	cfg.Window = rapid.SampledFrom([]time.Duration{0, 0, time.Hour}).Draw(rt, "window")
 	start := func() *offline.Mailbox {
 		m, err := offline.New(t.Context(), cfg, s, slog.New(slog.DiscardHandler), nil)
@@ -195,6 +210,12 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 			}
 			if n, err := s.Stored(ctx); err != nil || n != stored {
 				rt.Fatalf("the store counts %d, want %d: %v", n, stored, err)
+			}
+		},
+		"release": func(rt *rapid.T) {
+			letGo()
+			if err := m.Release(ctx, user.Draw(rt, "user")); err != nil {
+				rt.Fatal(err)
 			}
 		},
 		"hold":  func(*rapid.T) { hold() },

@@ -9,7 +9,7 @@ import (
 
 // Remove takes messages out of a mailbox, on proof that they arrived. Every other method sees that at once; the
 // store gets it with the next group commit, or never hears of a message that it has not got yet. Messages that are
-// not there are passed over.
+// not there are passed over. It never waits for room, however much waits to be written: what it removes makes room.
 func (m *Mailbox) Remove(ctx context.Context, user stanza.Addr, ids ...stanza.ID) error {
 	_, err := m.remove(ctx, user, ids)
 	return err
@@ -22,7 +22,7 @@ func (m *Mailbox) RemoveID(ctx context.Context, user stanza.Addr, id stanza.ID) 
 	return n > 0, err
 }
 
-// Purge empties the mailbox of user, whose account is removed.
+// Purge empties the mailbox of user, whose account is removed. Like Remove it never waits for room.
 func (m *Mailbox) Purge(ctx context.Context, user stanza.Addr) error {
 	return m.changeBox(ctx, user, writeOverhead, func(b *box) (Change, error) {
 		if b.count == 0 {
@@ -71,7 +71,7 @@ func (m *Mailbox) changeBox(ctx context.Context, user stanza.Addr, size int64, f
 	if m.known.without(user.String()) {
 		return nil
 	}
-	if err := m.gate.enter(ctx, size); err != nil {
+	if err := m.gate.pass(size); err != nil {
 		return err
 	}
 	b := m.boxes.acquire(user)

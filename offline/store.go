@@ -9,7 +9,7 @@ import (
 )
 
 // Backend keeps mailboxes on disk. Users and senders are bare JIDs in canonical form. A Mailbox is the only one who
-// writes to its Backend.
+// writes to its Backend, or with Config.Shared the only one who writes to a user's part of it.
 type Backend interface {
 	// Transactor's Tx gives Apply its transaction: all of a batch is there afterwards, or nothing of it.
 	sqlx.Transactor
@@ -22,7 +22,7 @@ type Backend interface {
 	Scan(ctx context.Context, user string, in Range, yield func(Row) bool) error
 	// Users returns up to n users with mail whose names come after after, in byte order.
 	Users(ctx context.Context, after string, n int) ([]string, error)
-	// Stored is how many messages there are for all users.
+	// Stored is about how many messages there are for all users, exactly while they are few. It is for a gauge.
 	Stored(ctx context.Context) (int64, error)
 }
 

@@ -22,6 +22,7 @@ const (
 	opReply                      // a stanza of a gateway's own
 	opHandover                   // all of a user
 	opRemoved                    // the user's account is gone
+	opAwaits                     // receipts awaited for messages to the user
 
 	opTell  // presence for the user's available sessions
 	opShow  // presence for a full address

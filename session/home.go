@@ -548,16 +548,78 @@ func (h *Inheritance) Discard(unmark func()) {
 	}
 }
 
-// Publish makes this node the home of the sessions' users, and of those for whom messages await their receipts, and
-// returns them. Sessions whose time is over end.
-func (h *Inheritance) Publish(awaiting []stanza.Addr) []stanza.Addr {
+// PassOn brings the receipts that are awaited for messages to a user to the user's home, which is this node when there
+// is none. They came here with what a dead node left. Nothing may be locked.
+func (sv *Service) PassOn(ctx context.Context, user stanza.Addr) error {
+	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
+		err := sv.cluster.Locate(ctx, user, true)
+		if err == nil {
+			err = sv.passOn(user)
+		}
+		if !retryable(err) {
+			return err
+		}
+		if !sv.sleep(wait) {
+			return sv.ctx.Err()
+		}
+	}
+}
+
+func (sv *Service) passOn(user stanza.Addr) (err error) {
+	sv.enter()
+	defer sv.leave()
+	sv.router.Locked(user, func(Table) {
+		if sv.here(user) {
+			return
+		}
+		u := journal.User{Addr: user, Awaited: sv.moving.TakeOut(user)}
+		if len(u.Awaited) == 0 {
+			return
+		}
+		var node string
+		node, err = sv.cluster.Forward(user, Message{Op: opAwaits, Payload: u.Append(nil)}, Origin{Passed: true})
+		if err != nil || node == sv.cluster.ID() {
+			sv.moving.PutIn(u.Awaited)
+			return
+		}
+		ids := make([]stanza.ID, len(u.Awaited))
+		for i := range u.Awaited {
+			ids[i] = u.Awaited[i].ID
+		}
+		err = sv.journal.IDs(journal.KindProved, stanza.Addr{}, ids)
+	})
+	return err
+}
+
+// takeAwaited takes in what PassOn sent.
+func (sv *Service) takeAwaited(p *Session, user stanza.Addr, m Message) (err error) {
+	u, err := journal.DecodeUser(m.Payload)
+	if err != nil {
+		sv.log.Error("awaited receipts of another node not readable", "from", p.peer, "error", err)
+		return nil
+	}
+	sv.router.Locked(user, func(Table) {
+		if !sv.here(user) {
+			err = ErrElsewhere
+			return
+		}
+		o := p.origin()
+		rec := journal.Taken{Origin: o.Session, N: o.N, User: u}
+		if err = sv.journal.Append(journal.KindTaken, rec.AppendHead(nil), u.Append(nil)); err != nil {
+			return
+		}
+		p.recorded = true
+		sv.moving.PutIn(u.Awaited)
+	})
+	return err
+}
+
+// Publish makes this node the home of the sessions' users, and returns them. Sessions whose time is over end.
+func (h *Inheritance) Publish() []stanza.Addr {
 	sv := h.sv
 	sv.enter()
 	defer sv.leave()
 	byUser := make(map[stanza.Addr][]*Session)
-	for _, user := range awaiting {
-		byUser[user] = nil
-	}
 	for _, s := range h.sessions {
 		byUser[s.addr.Bare()] = append(byUser[s.addr.Bare()], s)
 	}
@@ -571,9 +633,6 @@ func (h *Inheritance) Publish(awaiting []stanza.Addr) []stanza.Addr {
 				sv.publishLocked(t, s)
 			}
 			sv.restorePassedLocked(t)
-			if len(t.Sessions()) == 0 {
-				sv.cluster.Unpin(user)
-			}
 		})
 		sv.wants.came(user)
 	}

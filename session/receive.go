@@ -195,6 +195,9 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 	if m.Op == opRemoved {
 		return sv.atHome(p, user, m, func() error { return sv.userRemoved(user) })
 	}
+	if m.Op == opAwaits {
+		return sv.atHome(p, user, m, func() error { return sv.takeAwaited(p, user, m) })
+	}
 	st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{})
 	if err != nil {
 		sv.log.Error("stanza of another node not readable", "op", m.Op, "error", err)

@@ -44,8 +44,13 @@ func (g *gateway) readiness(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if err := g.db.Read.PingContext(ctx); err != nil {
+	if err := g.kept.Ping(ctx); err != nil {
 		return fmt.Errorf("database: %w", err)
+	}
+	if g.db != nil {
+		if err := g.db.Read.PingContext(ctx); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
 	}
 	return nil
 }

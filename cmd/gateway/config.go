@@ -14,7 +14,9 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"holdfast/auth"
+	"holdfast/cluster"
 	"holdfast/internal/proxy"
+	"holdfast/internal/redisx"
 	"holdfast/internal/sqlx"
 	"holdfast/offline"
 	"holdfast/packetcache"
@@ -40,6 +42,7 @@ type Config struct {
 	LogLevel     slog.Level    `env:"LOG_LEVEL" desc:"debug, info, warn or error"`
 	LogFormat    string        `env:"LOG_FORMAT" desc:"text or json"`
 	Profile      bool          `env:"PROFILE" desc:"true serves /debug/pprof on the admin address"`
+	DatabaseURL  sqlx.URL      `env:"DATABASE_URL" desc:"where accounts, rosters and offline messages are kept: sqlite: (in the data directory, as when it is empty), sqlite:DIRECTORY, or postgres://user:password@host:port/database, which the gateways of a cluster share"`
 
 	Proxy       proxy.Config
 	WS          ws.Config
@@ -50,7 +53,11 @@ type Config struct {
 	Offline     offline.Config
 	Roster      roster.Config
 	Resume      resume.Config
+	ResumeRedis resume.RedisConfig
+	Redis       redisx.Config
+	Cluster     cluster.Config
 	SQLite      sqlx.Config
+	Database    sqlx.PostgresConfig
 }
 
 func defaultConfig() Config {
@@ -59,7 +66,9 @@ func defaultConfig() Config {
 		DrainTimeout: 20 * time.Second, LogFormat: "text",
 		Proxy: proxy.DefaultConfig(), WS: ws.DefaultConfig(), Auth: auth.DefaultConfig(), Session: session.DefaultConfig(),
 		Receipts: receipts.DefaultConfig(), PacketCache: packetcache.DefaultConfig(), Offline: offline.DefaultConfig(),
-		Roster: roster.DefaultConfig(), Resume: resume.DefaultConfig(), SQLite: sqlx.DefaultConfig(),
+		Roster: roster.DefaultConfig(), Resume: resume.DefaultConfig(),
+		ResumeRedis: resume.DefaultRedisConfig(), Redis: redisx.DefaultConfig(), Cluster: cluster.DefaultConfig(), SQLite: sqlx.DefaultConfig(),
+		Database: sqlx.DefaultPostgresConfig(),
 	}
 }
 
@@ -114,11 +123,16 @@ func (c *Config) validate() error {
 		return fmt.Errorf(prefix+"LOG_FORMAT: %q is neither text nor json", c.LogFormat)
 	case c.DrainTimeout < time.Second:
 		return fmt.Errorf(prefix+"DRAIN_TIMEOUT: %v is less than 1s", c.DrainTimeout)
+	case c.Redis.URL != "" && !c.DatabaseURL.Postgres():
+		return errors.New(prefix + "REDIS_URL needs " + prefix + "DATABASE_URL=postgres://…: with SQLite each gateway of the cluster would have accounts, rosters and offline messages of its own")
+	case c.Session.DrainSpread >= c.DrainTimeout:
+		return fmt.Errorf(prefix+"DRAIN_SPREAD: %v is not less than "+prefix+"DRAIN_TIMEOUT=%v", c.Session.DrainSpread, c.DrainTimeout)
 	case c.ReadyDelay < 0:
 		return fmt.Errorf(prefix+"READY_DELAY: %v is negative", c.ReadyDelay)
 	}
 	for _, part := range []interface{ Validate() error }{
-		c.Proxy, c.WS, c.Auth, c.Session, c.Receipts, c.PacketCache, c.Offline, c.Roster, c.Resume, c.SQLite,
+		c.Proxy, c.WS, c.Auth, c.Session, c.Receipts, c.PacketCache, c.Offline, c.Roster, c.Resume, c.ResumeRedis, c.Redis, c.Cluster,
+		c.SQLite, c.DatabaseURL, c.postgres(),
 	} {
 		if err := part.Validate(); err != nil {
 			return fmt.Errorf(prefix+"%w", err)
@@ -129,6 +143,15 @@ func (c *Config) validate() error {
 			c.WS.MaxMessage, max(most, 0), c.Resume.Segment)
 	}
 	return nil
+}
+
+// postgres is the settings of the PostgreSQL database, with an empty URL when there is none.
+func (c *Config) postgres() sqlx.PostgresConfig {
+	p := c.Database
+	if c.DatabaseURL.Postgres() {
+		p.URL = string(c.DatabaseURL)
+	}
+	return p
 }
 
 // largestMessage is what a journal segment holds with all that the gateway adds to it.

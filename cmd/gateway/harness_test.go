@@ -16,16 +16,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"holdfast/auth"
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/internal/testkit/xmppclient"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(postgresproc.Main(m)) }
 
 // patience is how long a test waits for what has to come.
 const patience = 15 * time.Second
@@ -64,15 +66,21 @@ type node struct {
 	err    error // of serve, once ended
 }
 
+// freeAddr finds a free port below the kernel's range for outgoing connections, one of which could take it meanwhile.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+(os.Getpid()*31+int(ports.Add(1)))%8000)
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close()
+			return addr
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
+
+var ports atomic.Int64
 
 // configure makes the settings of a gateway for tests over dir; env is names without the prefix.
 func configure(t testing.TB, dir string, env map[string]string) Config {

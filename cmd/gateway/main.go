@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"holdfast/auth"
-	"holdfast/internal/sqlx"
 )
 
 const usage = `gateway: an XMPP gateway over WebSocket.
@@ -68,6 +67,9 @@ func run(args []string) int {
 	}
 	if err := serve(ctx, &cfg, newLogger(&cfg, os.Stderr)); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
+		if errors.Is(err, errFenced) {
+			return 3
+		}
 		return 1
 	}
 	return 0
@@ -75,19 +77,15 @@ func run(args []string) int {
 
 // openAccounts opens what the operator's commands work on, beside a running gateway.
 func openAccounts(ctx context.Context, cfg *Config, log *slog.Logger) (*auth.Accounts, func() error, error) {
-	db, err := sqlx.Open(ctx, cfg.SQLite)
+	k, err := openKept(ctx, cfg, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := auth.OpenSQLite(ctx, db)
+	accounts, err := auth.OpenAccounts(ctx, cfg.Auth, k.accounts, log)
 	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
+		return nil, nil, errors.Join(err, k.Close())
 	}
-	accounts, err := auth.OpenAccounts(ctx, cfg.Auth, store, log)
-	if err != nil {
-		return nil, nil, errors.Join(err, db.Close())
-	}
-	return accounts, db.Close, nil
+	return accounts, k.Close, nil
 }
 
 func newLogger(cfg *Config, out io.Writer) *slog.Logger {

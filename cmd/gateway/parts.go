@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 
 	"holdfast/auth"
 	"holdfast/internal/journal"
+	"holdfast/internal/sqlx"
 	"holdfast/offline"
 	"holdfast/packetcache"
 	"holdfast/receipts"
@@ -30,7 +32,16 @@ func (a authenticator) Begin(mechanism, domain string, from netip.Addr, secure b
 type accounts struct{ *auth.Service }
 
 func (a accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
-	return a.Accounts().Exists(ctx, user)
+	ok, err := a.Accounts().Exists(ctx, user)
+	return ok, busy(err)
+}
+
+// busy marks errors that pass as such: what they are about is tried again, while the client waits.
+func busy(err error) error {
+	if err != nil && (errors.Is(err, offline.ErrBusy) || sqlx.Transient(err)) {
+		return errors.Join(session.ErrBusy, err)
+	}
+	return err
 }
 
 // router is route for session.
@@ -40,6 +51,31 @@ type router struct {
 
 func newRouter(sv *session.Service) session.Router {
 	return router{route.New[*session.Session, session.Verdict](sv)}
+}
+
+// newGatedRouter routes to the users whose home this node is.
+func newGatedRouter(here func(stanza.Addr) bool) func(*session.Service) session.Router {
+	return func(sv *session.Service) session.Router {
+		hub := route.New[*session.Session, session.Verdict](sv)
+		hub.Gate(here)
+		return router{hub}
+	}
+}
+
+func (r router) Message(from *session.Session, st *stanza.Stanza) error {
+	return elsewhere(r.Hub.Message(from, st))
+}
+
+func (r router) Direct(to stanza.Addr, from *session.Session, st *stanza.Stanza) (bool, error) {
+	ok, err := r.Hub.Direct(to, from, st)
+	return ok, elsewhere(err)
+}
+
+func elsewhere(err error) error {
+	if err == route.ErrElsewhere { //nolint:errorlint // returned as it is
+		return session.ErrElsewhere
+	}
+	return err
 }
 
 func (r router) Locked(user stanza.Addr, f func(session.Table)) {
@@ -106,19 +142,22 @@ func (c contacts) Change(ctx context.Context, user, who stanza.Addr, inbound boo
 	if out.AutoReply != roster.NoKind {
 		o.AutoReply = out.AutoReply.String()
 	}
-	return o, err
+	return o, busy(err)
 }
 
 func (c contacts) Watchers(ctx context.Context, user stanza.Addr) ([]stanza.Addr, error) {
-	return c.Subscribers(ctx, user)
+	all, err := c.Subscribers(ctx, user)
+	return all, busy(err)
 }
 
 func (c contacts) Watched(ctx context.Context, user stanza.Addr) ([]stanza.Addr, error) {
-	return c.Subscriptions(ctx, user)
+	all, err := c.Subscriptions(ctx, user)
+	return all, busy(err)
 }
 
 func (c contacts) Pending(ctx context.Context, user stanza.Addr) ([][]byte, error) {
-	return c.PendingRequests(ctx, user)
+	all, err := c.PendingRequests(ctx, user)
+	return all, busy(err)
 }
 
 func contact(it roster.Item) session.Contact {
@@ -175,7 +214,7 @@ func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session
 	case err == offline.ErrFull: //nolint:errorlint // returned as it is
 		return session.Full, nil
 	case err != nil:
-		return session.Refused, err
+		return session.Refused, busy(err)
 	case v.Action == offline.Store:
 		return session.Kept, nil
 	case v.Action == offline.Drop:
@@ -213,7 +252,7 @@ func (m mailbox) Empty(user stanza.Addr) (bool, error) { return m.Mailbox.Empty(
 
 func (m mailbox) Purge(user stanza.Addr) error { return m.Mailbox.Purge(m.ctx, user) }
 
-func (m mailbox) Room(context.Context) error { return nil }
+func (m mailbox) Room(ctx context.Context) error { return m.Mailbox.Room(ctx) }
 
 // proofs is receipts and packetcache for session.
 type proofs struct {
@@ -293,25 +332,18 @@ func restore(ctx context.Context, rec *resume.Recovered, sv *session.Service, bo
 		case journal.KindStanza:
 			st := e.Stanza.Stanza
 			if e.Stanza.Flags&journal.Stored != 0 {
+				if err := box.Room(ctx); err != nil { // Force does not wait for it
+					return err
+				}
 				if err := box.Force(ctx, st.To.Bare(), st); err != nil {
 					return err
 				}
 			}
-			if e.Stanza.Flags&journal.Awaits != 0 {
-				entry := packetcache.Entry{ID: st.ID, From: st.From, To: st.To, MsgID: st.Attr("id"), Stanza: st}
-				if e.Stanza.Flags&journal.Stored != 0 {
-					entry.Stanza = nil // it went offline; a late receipt is still worth something
-				}
+			if entry, ok := awaitedBy(e.Stanza); ok {
 				cache.Restore(entry)
 			}
 		case journal.KindUnstored:
-			if len(e.IDs) == 0 {
-				if err := box.Purge(ctx, e.User); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := box.Remove(ctx, e.User, e.IDs...); err != nil {
+			if err := unstore(ctx, box, e); err != nil {
 				return err
 			}
 		case journal.KindProved:
@@ -325,4 +357,22 @@ func restore(ctx context.Context, rec *resume.Recovered, sv *session.Service, bo
 		all[i] = session.Restored{State: s.State, Handled: s.Handled, Acked: s.Acked, Queue: s.Queue}
 	}
 	return sv.Restore(all)
+}
+
+// awaitedBy is the packet-cache entry that a journal record tells of, if it does.
+func awaitedBy(rec *journal.Stanza) (packetcache.Entry, bool) {
+	st := rec.Stanza
+	entry := packetcache.Entry{ID: st.ID, From: st.From, To: st.To, MsgID: st.Attr("id"), Stanza: st}
+	if rec.Flags&journal.Stored != 0 {
+		entry.Stanza = nil // it went offline; a late receipt is still worth something
+	}
+	return entry, rec.Flags&journal.Awaits != 0
+}
+
+// unstore takes out of a mailbox what the journal says is out of it.
+func unstore(ctx context.Context, box *offline.Mailbox, e resume.Effect) error {
+	if len(e.IDs) == 0 {
+		return box.Purge(ctx, e.User)
+	}
+	return box.Remove(ctx, e.User, e.IDs...)
 }

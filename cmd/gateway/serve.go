@@ -34,8 +34,10 @@ type gateway struct {
 	reg *prometheus.Registry
 
 	lock     *sqlx.Lock
-	db       *sqlx.DB
-	store    *resume.Store
+	db       *sqlx.DB // live state on one machine, and by default the kept state too
+	kept     *kept
+	store    liveStore
+	cluster  *member // nil on one machine
 	box      *offline.Mailbox
 	cache    *packetcache.Cache
 	auth     *auth.Service
@@ -54,16 +56,27 @@ type gateway struct {
 	ready error // why not
 }
 
+// liveStore is where sessions outlive the process: package resume's Store on one machine, its Redis in a cluster.
+type liveStore interface {
+	session.Journal
+	session.Ended
+	Checkpoint(ctx context.Context, live resume.Live, others ...resume.Flusher) error
+	Run(ctx context.Context, live resume.Live, others ...resume.Flusher)
+	Healthy() error
+	Close() error
+}
+
 // serve runs a gateway until ctx ends, then drains it.
 func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	var err error
 	g := &gateway{cfg: cfg, log: log, reg: prometheus.NewRegistry(), ready: errors.New("starting")}
 	g.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	g.lock, err = sqlx.Acquire(cfg.SQLite.Dir)
-	if err != nil {
-		return err
+	if cfg.Redis.URL == "" { // in a cluster nothing is kept here
+		if g.lock, err = sqlx.Acquire(cfg.SQLite.Dir); err != nil {
+			return err
+		}
+		defer g.lock.Release()
 	}
-	defer g.lock.Release()
 	// The stores outlive ctx: they are still needed while clients are sent away.
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g.stop = cancel
@@ -88,64 +101,78 @@ func (g *gateway) open(ctx context.Context) error {
 	if cfg.WS.MaxMessage == 0 {
 		cfg.WS.MaxMessage = cfg.largestMessage()
 	}
-	if g.db, err = sqlx.Open(ctx, cfg.SQLite); err != nil {
+	if cfg.Redis.URL == "" {
+		if g.db, err = sqlx.Open(ctx, cfg.SQLite); err != nil {
+			return err
+		}
+	}
+	if g.kept, err = openKept(ctx, cfg, g.db); err != nil {
 		return err
 	}
-	accountStore, err := auth.OpenSQLite(ctx, g.db)
-	if err != nil {
-		return err
-	}
-	users, err := auth.OpenAccounts(ctx, cfg.Auth, accountStore, log)
+	users, err := auth.OpenAccounts(ctx, cfg.Auth, g.kept.accounts, log)
 	if err != nil {
 		return err
 	}
 	if g.auth, err = auth.New(cfg.Auth, users, log, reg); err != nil {
 		return err
 	}
-	rosterStore, err := roster.OpenSQLite(ctx, g.db)
-	if err != nil {
+	rosters := contacts{roster.New(cfg.Roster, g.kept.rosters, log, reg)}
+	cfg.Offline.Shared = g.kept.shared
+	if cfg.Redis.URL != "" {
+		if g.cluster, err = joinCluster(ctx, cfg, log, reg); err != nil {
+			return err
+		}
+		cfg.Offline.Mine = g.cluster.mine
+	}
+	if g.box, err = offline.New(ctx, cfg.Offline, g.kept.mailboxes, log, reg); err != nil {
 		return err
 	}
-	rosters := contacts{roster.New(cfg.Roster, rosterStore, log, reg)}
-	mailboxes, err := offline.OpenSQLite(ctx, g.db)
-	if err != nil {
-		return err
-	}
-	if g.box, err = offline.New(ctx, cfg.Offline, mailboxes, log, reg); err != nil {
-		return err
-	}
-	cacheStore, err := packetcache.NewSQLite(ctx, g.db)
+	cacheStore, err := g.openPacketCache(ctx)
 	if err != nil {
 		return err
 	}
 	act := new(actions)
+	cfg.PacketCache.Moves = g.cluster != nil
 	if g.cache, err = packetcache.New(cfg.PacketCache, cacheStore, log, reg, act); err != nil {
 		return err
 	}
-	var recovered *resume.Recovered
-	if g.store, recovered, err = resume.Open(ctx, cfg.Resume, g.db, log, reg); err != nil {
-		return err
-	}
-	g.sessions = session.New(cfg.Session, domains, session.Parts{
+	parts := session.Parts{
 		Auth: authenticator{g.auth}, Accounts: accounts{g.auth}, NewRouter: newRouter, Roster: rosters, Subs: rosters,
 		Mailbox: mailbox{g.box, ctx, cfg.Offline.Policy, log}, Receipts: proofs{g.cache, cfg.Receipts.Policy()},
-		Journal: g.store, Ended: g.store, Metrics: session.NewMetrics(reg), Log: log,
-		Registration: g.auth.RegistrationOffered(), Version: version(),
-	})
+		Metrics: session.NewMetrics(reg), Log: log, Registration: g.auth.RegistrationOffered(), Version: version(),
+	}
+	var recovered *resume.Recovered
+	if g.cluster != nil {
+		g.store = g.cluster.store
+		parts.Cluster, parts.Moving = others{g.cluster.node}, moving{g.box, g.cache, rosters}
+		parts.NewRouter = newGatedRouter(g.cluster.node.Here)
+	} else {
+		store, rec, err := resume.Open(ctx, cfg.Resume, g.db, log, reg)
+		if err != nil {
+			return err
+		}
+		g.store, recovered = store, rec
+	}
+	parts.Journal, parts.Ended = g.store, g.store
+	g.sessions = session.New(cfg.Session, domains, parts)
 	act.sv = g.sessions
 	g.sessions.Register(reg)
-	if err := restore(ctx, recovered, g.sessions, g.box, g.cache); err != nil {
-		return fmt.Errorf("restore sessions: %w", err)
+	if recovered != nil {
+		if err := restore(ctx, recovered, g.sessions, g.box, g.cache); err != nil {
+			return fmt.Errorf("restore sessions: %w", err)
+		}
 	}
 	g.restored = true
 	users.OnRemoved("session", func(_ context.Context, user stanza.Addr) error { return g.sessions.UserRemoved(user) })
-	users.OnRemoved("offline", func(ctx context.Context, user stanza.Addr) error {
-		// In the journal too, or a replay would bring the messages back.
-		if err := g.store.IDs(journal.KindUnstored, user, nil); err != nil {
-			return err
-		}
-		return g.box.Purge(ctx, user)
-	})
+	if g.cluster == nil {
+		users.OnRemoved("offline", func(ctx context.Context, user stanza.Addr) error {
+			// In the journal too, or a replay would bring the messages back.
+			if err := g.store.IDs(journal.KindUnstored, user, nil); err != nil {
+				return err
+			}
+			return g.box.Purge(ctx, user)
+		})
+	}
 	g.ws, err = ws.New(cfg.WS, log, reg, g.sessions.NewStream)
 	if err != nil {
 		return err
@@ -153,8 +180,20 @@ func (g *gateway) open(ctx context.Context) error {
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
-	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box) })
-	return nil
+	if g.cluster == nil {
+		g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box) })
+		return nil
+	}
+	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box, g.cluster.node) })
+	return g.cluster.start(ctx, g)
+}
+
+// openPacketCache opens what outlives the process of the packet cache.
+func (g *gateway) openPacketCache(ctx context.Context) (packetcache.Store, error) {
+	if g.cluster != nil {
+		return g.cluster.packetCache(g.cluster.node.ID()), nil
+	}
+	return packetcache.NewSQLite(ctx, g.db)
 }
 
 func (g *gateway) run(f func()) { g.background.Go(f) }
@@ -198,6 +237,9 @@ func (g *gateway) listen(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case <-g.cluster.fenced():
+		// Nothing that this process does counts any more, and its sessions go on elsewhere: it ends at once.
+		return errors.Join(errFenced, front.Close(), back.Close())
 	}
 	return errors.Join(err, g.drain(front), back.Close())
 }
@@ -229,7 +271,7 @@ func (g *gateway) drain(front *http.Server) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = front.Shutdown(ctx) }) // what it could not wait for, ws drops
-	g.sessions.Drain()
+	g.sessions.Drain(ctx)
 	if err := g.ws.Drain(ctx); err != nil {
 		g.log.Warn("some connections were dropped", "error", err)
 	}
@@ -252,6 +294,9 @@ func (g *gateway) close() error {
 	if g.restored {
 		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.cache, g.box))
 	}
+	if g.cluster != nil {
+		errs = append(errs, g.cluster.leave(ctx, g))
+	}
 	g.stop()
 	if err := within(ctx, func() error { g.background.Wait(); return nil }); err != nil {
 		return errors.Join(append(errs, fmt.Errorf("background work: %w", err))...)
@@ -267,6 +312,9 @@ func (g *gateway) close() error {
 	}
 	if g.store != nil {
 		errs = append(errs, g.store.Close())
+	}
+	if g.kept != nil {
+		errs = append(errs, g.kept.Close())
 	}
 	if g.db != nil {
 		errs = append(errs, g.db.Close())

@@ -221,6 +221,7 @@ func (m *Mailbox) loadLocked(ctx context.Context, b *box) error {
 	since(m.metrics.loads, start)
 	b.loaded = true
 	b.count, b.bytes, b.senders, b.last = t.Messages, t.Bytes, t.Senders, t.Last
+	stanza.Observe(t.Last) // another gateway may have made it; what comes from now on is to be behind it
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (m *member) mine(ctx context.Context, user stanza.Addr) bool {
 }
 
 // joinCluster prepares what a node needs in Redis. Nobody hears of it before start.
-func joinCluster(ctx context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*member, error) {
+func joinCluster(ctx context.Context, cfg *Config, k *kept, log *slog.Logger, reg prometheus.Registerer) (*member, error) {
 	rdb, err := redisx.Open(cfg.Redis, log)
 	if err != nil {
 		return nil, err
@@ -53,6 +53,9 @@ func joinCluster(ctx context.Context, cfg *Config, log *slog.Logger, reg prometh
 	id := cluster.NewID()
 	if m.store, err = resume.OpenRedis(ctx, cfg.ResumeRedis.With(cfg.Resume, cfg.Redis), rdb, m.keys, id, log, reg); err != nil {
 		return nil, errors.Join(err, rdb.Close())
+	}
+	if err := k.join(ctx, id); err != nil {
+		return nil, errors.Join(err, m.store.Close(), rdb.Close())
 	}
 	m.node = cluster.New(cfg.Cluster, id, rdb, m.keys, log, reg)
 	return m, nil
@@ -69,7 +72,7 @@ func (m *member) start(ctx context.Context, g *gateway) error {
 	return m.node.Start(ctx, cluster.Parts{
 		Journal: m.store, Receiver: receiver{g.sessions}, Ords: g.sessions.NextOrd,
 		Heir: &heir{
-			store: m.store, sv: g.sessions, box: g.box, cache: g.cache, left: m.packetCache, node: m.node, log: m.log,
+			store: m.store, kept: g.kept, sv: g.sessions, box: g.box, cache: g.cache, left: m.packetCache, node: m.node,
 			taken: make(map[string]bool), awaiting: make(map[string][]stanza.Addr),
 		},
 	})
@@ -182,12 +185,12 @@ func (m moving) Release(ctx context.Context, user stanza.Addr) error {
 // heir takes over what dead nodes leave, as a process that starts takes up what an earlier one left.
 type heir struct {
 	store *resume.Redis
+	kept  *kept
 	sv    *session.Service
 	box   *offline.Mailbox
 	cache *packetcache.Cache
 	left  func(dead string) packetcache.Store // what a dead node's packet cache had stored
 	node  *cluster.Node
-	log   *slog.Logger
 
 	mu sync.Mutex
 	// taken names the dead nodes whose sessions are in this node's checkpoints while the rest of the estate is not
@@ -200,8 +203,13 @@ type heir struct {
 // takenMark is what a checkpoint says of such a node.
 const takenMark = "taken:"
 
+// Fence keeps the dead node from Redis and from the database, whose writes of it that are under way are waited for.
 func (h *heir) Fence(ctx context.Context, dead, instead string) (string, error) {
-	return h.store.Fence(ctx, dead, h.node.ID(), instead)
+	holder, err := h.store.Fence(ctx, dead, h.node.ID(), instead)
+	if err == nil && holder == h.node.ID() {
+		err = h.kept.fence(ctx, dead)
+	}
+	return holder, err
 }
 
 // Adopt takes over sessions, counters, queues, links and awaited receipts of a dead node, and makes sure that its last

@@ -40,7 +40,7 @@ func TestFixedDefaults(t *testing.T) {
 		"LISTEN": "127.0.0.1:5280", "ADMIN_LISTEN": "127.0.0.1:9280", "DOMAINS": "localhost", "DATA_DIR": "./data",
 		"TLS_CERT": "", "TLS_KEY": "", "TRUSTED_PROXIES": "127.0.0.0/8,::1/128", "ORIGINS": "", "REGISTRATION": "off",
 		"RESUME_TIMEOUT": "10m0s", "SETTLE_WINDOW": "50ms", "PACKETCACHE_TIMEOUT": "30s",
-		"PACKETCACHE_ACTIONS": "resend,offline", "OFFLINE_LIMIT": "100", "REGISTRATION_RATE": "10",
+		"DATABASE_URL": "", "PACKETCACHE_ACTIONS": "resend,offline", "OFFLINE_LIMIT": "100", "REGISTRATION_RATE": "10",
 	}
 	cfg := defaultConfig()
 	for _, s := range settings(&cfg) {

@@ -21,6 +21,9 @@ type kept struct {
 
 	ping  func(context.Context) error
 	close func() error
+
+	// join makes this process a node of a cluster, whose writes are refused once another has called fence for it.
+	join, fence func(ctx context.Context, node string) error
 }
 
 // Ping asks the database for an answer.
@@ -50,7 +53,7 @@ func openKeptPostgres(ctx context.Context, cfg *Config) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{shared: true, ping: db.Ping, close: db.Close}
+	k := &kept{shared: true, ping: db.Ping, close: db.Close, join: db.Join, fence: db.Fence}
 	if k.accounts, err = auth.OpenPostgres(ctx, db); err == nil {
 		if k.rosters, err = roster.OpenPostgres(ctx, db); err == nil {
 			k.mailboxes, err = offline.OpenPostgres(ctx, db)

@@ -119,7 +119,7 @@ func (g *gateway) open(ctx context.Context) error {
 	rosters := contacts{roster.New(cfg.Roster, g.kept.rosters, log, reg)}
 	cfg.Offline.Shared = g.kept.shared
 	if cfg.Redis.URL != "" {
-		if g.cluster, err = joinCluster(ctx, cfg, log, reg); err != nil {
+		if g.cluster, err = joinCluster(ctx, cfg, g.kept, log, reg); err != nil {
 			return err
 		}
 		cfg.Offline.Mine = g.cluster.mine

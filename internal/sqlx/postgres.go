@@ -31,6 +31,7 @@ type Postgres struct {
 	connect *pgx.ConnConfig
 	timeout time.Duration // 0 for none
 	opened  time.Time
+	node    string // set by Join: the gateway whose transactions these are
 
 	lost atomic.Int64 // when a connection was last found broken, in nanoseconds since opened; 0 for never
 }
@@ -150,7 +151,10 @@ func (p *Postgres) inTx(ctx context.Context, fn func(ctx context.Context, tx *sq
 		return fmt.Errorf("sqlx: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // says ErrTxDone after a commit
-	if err := fn(ctx, tx); err != nil {
+	if err = p.guard(ctx, tx); err == nil {
+		err = fn(ctx, tx)
+	}
+	if err != nil {
 		p.broken(ctx, err)
 		return err
 	}
@@ -163,7 +167,18 @@ func (p *Postgres) inTx(ctx context.Context, fn func(ctx context.Context, tx *sq
 
 // Exec runs one statement by itself and returns how many rows it changed. It is sent again when the connection broke
 // under it, so it must be one that may run twice.
-func (p *Postgres) Exec(ctx context.Context, statement string, args ...any) (int64, error) {
+func (p *Postgres) Exec(ctx context.Context, statement string, args ...any) (rows int64, err error) {
+	if p.node != "" {
+		err = p.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			res, err := tx.ExecContext(ctx, statement, args...)
+			if err != nil {
+				return fmt.Errorf("sqlx: exec: %w", err)
+			}
+			rows, err = res.RowsAffected()
+			return err
+		})
+		return rows, err
+	}
 	ctx, cancel := p.Bound(ctx)
 	defer cancel()
 	res, err := p.pool.ExecContext(ctx, statement, args...)

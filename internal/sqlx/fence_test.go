@@ -1,0 +1,76 @@
+package sqlx
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"holdfast/internal/testkit/postgresproc"
+)
+
+// TestFence refuses what a gateway writes after it was fenced, and waits for what it is writing.
+func TestFence(t *testing.T) {
+	url := postgresproc.New(t)
+	open := func(node string) *Postgres {
+		cfg := DefaultPostgresConfig()
+		cfg.URL = url
+		p, err := OpenPostgres(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Close() })
+		if node != "" {
+			if err := p.Join(t.Context(), node); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return p
+	}
+	slow, heir, operator := open("slow"), open("heir"), open("")
+	if _, err := operator.Exec(t.Context(), `CREATE TABLE written (by TEXT)`); err != nil {
+		t.Fatal(err)
+	}
+	write := func(p *Postgres, by string) error {
+		return p.InTx(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO written (by) VALUES ($1)`, by)
+			return err
+		})
+	}
+	fenced := make(chan error, 1)
+	err := slow.InTx(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO written (by) VALUES ('before')`); err != nil {
+			return err
+		}
+		go func() { fenced <- heir.Fence(t.Context(), "slow") }()
+		select {
+		case err := <-fenced:
+			t.Errorf("the fence (%v) did not wait for a transaction under way", err)
+		case <-time.After(200 * time.Millisecond): // long enough for a statement that does not wait
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("a transaction from before the fence: %v", err)
+	}
+	if err := <-fenced; err != nil {
+		t.Fatal(err)
+	}
+	if err := write(slow, "after"); !errors.Is(err, ErrFenced) {
+		t.Errorf("a transaction after the fence: %v, want ErrFenced", err)
+	}
+	if _, err := slow.Exec(t.Context(), `INSERT INTO written (by) VALUES ('after')`); !errors.Is(err, ErrFenced) {
+		t.Errorf("a statement after the fence: %v, want ErrFenced", err)
+	}
+	if err := errors.Join(write(heir, "heir"), write(operator, "operator")); err != nil {
+		t.Errorf("the others: %v", err)
+	}
+	var n int
+	err = operator.Query(t.Context(), `SELECT count(*) FROM written WHERE by = 'after'`, func(rows *sql.Rows) (bool, error) {
+		return true, rows.Scan(&n)
+	})
+	if err != nil || n != 0 {
+		t.Errorf("%d rows were written after the fence, %v", n, err)
+	}
+}

@@ -3,6 +3,7 @@ package offline_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"holdfast/internal/sqlx"
+	"holdfast/internal/sqlx/sqlxtest"
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/offline"
 	"holdfast/stanza"
 )
@@ -67,13 +70,13 @@ func TestCrashAfterCheckpoint(t *testing.T) {
 	wantStored(t, after, 3)
 }
 
-const childDir = "HOLDFAST_TEST_OFFLINE_DIR"
+const childPlace = "HOLDFAST_TEST_OFFLINE_PLACE" // a directory, or the URL of a PostgreSQL database
 
 // childMain stores messages for two users, always both or none in one go, and says after each Checkpoint how many,
 // until it is killed.
 func childMain() {
-	dir := os.Getenv(childDir)
-	if dir == "" {
+	place := os.Getenv(childPlace)
+	if place == "" {
 		return
 	}
 	fail := func(err error) {
@@ -83,11 +86,7 @@ func childMain() {
 		}
 	}
 	ctx := context.Background()
-	cfg := sqlx.DefaultConfig()
-	cfg.Dir = dir
-	db, err := sqlx.Open(ctx, cfg)
-	fail(err)
-	s, err := offline.OpenSQLite(ctx, db)
+	s, err := childBackend(ctx, place)
 	fail(err)
 	m, err := offline.New(ctx, offline.Config{Window: time.Hour}, s, slog.New(slog.DiscardHandler), nil)
 	fail(err)
@@ -111,13 +110,58 @@ func childMain() {
 	}
 }
 
+func childBackend(ctx context.Context, place string) (offline.Backend, error) {
+	if sqlx.IsPostgresURL(place) {
+		cfg := sqlx.DefaultPostgresConfig()
+		cfg.URL = place
+		db, err := sqlx.OpenPostgres(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return offline.OpenPostgres(ctx, db)
+	}
+	cfg := sqlx.DefaultConfig()
+	cfg.Dir = place
+	db, err := sqlx.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return offline.OpenSQLite(ctx, db)
+}
+
 // TestKill kills a process at any moment of its writing: what it checkpointed is there, whole and in order, and no
 // transaction is there by half.
 func TestKill(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		kill(t, func() string { return t.TempDir() }, func(dir string) offline.Backend { return openSQLite(t, dir) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		kill(t, func() string { return postgresproc.New(t) }, func(url string) offline.Backend {
+			awaitAlone(t, url)
+			return openPostgres(t, url)
+		})
+	})
+}
+
+// awaitAlone waits until the server has noticed that a killed process is gone, and ended its last transaction.
+func awaitAlone(t *testing.T, url string) {
+	t.Helper()
+	db := sqlxtest.OpenPostgres(t, url)
+	for others := 1; others > 0; time.Sleep(time.Millisecond) {
+		err := db.Query(t.Context(), `SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`,
+			func(rows *sql.Rows) (bool, error) { return false, rows.Scan(&others) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func kill(t *testing.T, newPlace func() string, openAt func(place string) offline.Backend) {
 	for round := range 4 {
-		dir := t.TempDir()
+		place := newPlace()
 		cmd := exec.Command(os.Args[0], "-test.run=^$")
-		cmd.Env = append(os.Environ(), childDir+"="+dir)
+		cmd.Env = append(os.Environ(), childPlace+"="+place)
 		cmd.Stderr = os.Stderr
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
@@ -146,7 +190,7 @@ func TestKill(t *testing.T) {
 		}
 		_ = cmd.Wait()
 
-		s := openSQLite(t, dir)
+		s := openAt(place)
 		m := open(t, lifted(), s)
 		got := ids(t, m, julietAddr(), 7, 0)
 		// A message and the removal that makes room for it may be in two transactions.

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"holdfast/internal/testkit/gatewayproc"
+	"holdfast/internal/testkit/postgresproc"
 	"holdfast/internal/testkit/xmppclient"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	gatewayproc.Remove()
+	postgresproc.Remove()
 	os.Exit(code)
 }
 

@@ -17,6 +17,7 @@ const (
 	readAtOnce = 64
 	readBlock  = time.Second
 	trimEvery  = 50 * time.Millisecond
+	tellEvery  = 10 * time.Second
 	// settleBytes of messages are carried out before the journal is waited for.
 	settleBytes = 4 << 20
 )
@@ -26,6 +27,7 @@ func (n *Node) readMailbox() {
 	key := n.keys.Node(n.id, "mailbox")
 	last := "0"
 	unsettled := 0
+	var told time.Time // when an error was last logged
 	for n.ctx.Err() == nil {
 		got, err := n.rdb.XRead(n.ctx, &redis.XReadArgs{Streams: []string{key, last}, Count: readAtOnce, Block: readBlock}).Result()
 		if errors.Is(err, redis.Nil) {
@@ -33,7 +35,10 @@ func (n *Node) readMailbox() {
 		}
 		if err != nil {
 			if n.ctx.Err() == nil {
-				n.log.Warn("mailbox not read", "error", err)
+				if time.Since(told) > tellEvery {
+					n.log.Warn("mailbox not read, trying on", "error", err)
+					told = time.Now()
+				}
 				n.sleep(50 * time.Millisecond)
 			}
 			continue

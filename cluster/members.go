@@ -25,6 +25,7 @@ return redis.call('HGETALL', KEYS[1])`)
 func (n *Node) beat() {
 	t := time.NewTicker(n.cfg.Beat)
 	defer t.Stop()
+	var told time.Time // when an error was last logged
 	for count := 1; ; count++ {
 		ctx, cancel := context.WithTimeout(n.ctx, max(n.cfg.Lease/2, time.Second))
 		all, err := beatScript.Run(ctx, n.rdb, []string{n.keys.Nodes()}, n.id, strconv.Itoa(count)).StringSlice()
@@ -36,7 +37,10 @@ func (n *Node) beat() {
 			n.setFenced()
 			return
 		case err != nil:
-			n.log.Warn("no sign of life given", "error", err)
+			if time.Since(told) > tellEvery {
+				n.log.Warn("no sign of life given, trying on", "error", err)
+				told = time.Now()
+			}
 		default:
 			n.look(all, time.Now())
 		}

@@ -103,29 +103,27 @@ var errNoHome = errors.New("session: the user's home does not answer")
 func (sv *Service) bring(ctx context.Context, user stanza.Addr, token string) (stays string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, wantTimeout)
 	defer cancel()
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, retryLast) {
 		if sv.here(user) {
 			if err := sv.cluster.Pin(ctx, user, ""); err == nil {
 				return "", nil
 			}
 		}
 		node, err := sv.cluster.Claim(ctx, user)
-		if err != nil {
-			return "", err
-		}
-		if node != sv.cluster.ID() {
-			stays, err := sv.want(ctx, node, user, token)
-			switch {
-			case err != nil:
-				return "", err
-			case stays:
+		if err == nil && node != sv.cluster.ID() {
+			var stays bool
+			if stays, err = sv.want(ctx, node, user, token); stays {
 				return node, nil
 			}
 		}
+		most := 50 * time.Millisecond
+		if err != nil {
+			most = retryLast // Redis, most likely: the client would do no better elsewhere
+		}
 		select {
 		case <-ctx.Done():
-			return "", errNoHome
-		case <-time.After(wait):
+			return "", errors.Join(errNoHome, err)
+		case <-time.After(min(wait, most)):
 		}
 	}
 }

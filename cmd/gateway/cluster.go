@@ -73,7 +73,8 @@ func (m *member) start(ctx context.Context, g *gateway) error {
 		Journal: m.store, Receiver: receiver{g.sessions}, Ords: g.sessions.NextOrd,
 		Heir: &heir{
 			store: m.store, kept: g.kept, sv: g.sessions, box: g.box, cache: g.cache, left: m.packetCache, node: m.node,
-			taken: make(map[string]bool), awaiting: make(map[string][]stanza.Addr),
+			behind: g.behind(),
+			taken:  make(map[string]bool), awaiting: make(map[string][]stanza.Addr),
 		},
 	})
 }
@@ -86,19 +87,11 @@ func (m *member) fenced() <-chan struct{} {
 	return m.node.Fenced()
 }
 
-// leave gives the sessions to whoever is left.
-func (m *member) leave(ctx context.Context, g *gateway) error {
-	select {
-	case <-m.node.Fenced():
-		m.node.Close()
-		return errors.Join(m.store.Close(), m.rdb.Close())
-	default:
-	}
+// leave gives the sessions to whoever is left. What comes in from now on is in the journal, for them too.
+func (m *member) leave(ctx context.Context) error {
 	err := m.node.Leave(ctx)
 	m.node.Close()
-	// What came in meanwhile.
-	err = errors.Join(err, m.store.Checkpoint(ctx, live{g.sessions}, g.cache, g.box), m.store.Leave(ctx))
-	return errors.Join(err, m.node.Left(ctx), m.rdb.Close())
+	return errors.Join(err, m.store.Leave(ctx), m.node.Left(ctx), m.rdb.Close())
 }
 
 // others is package cluster for session.
@@ -191,6 +184,8 @@ type heir struct {
 	cache *packetcache.Cache
 	left  func(dead string) packetcache.Store // what a dead node's packet cache had stored
 	node  *cluster.Node
+	// behind is what checkpoints of this node have to wait for.
+	behind []resume.Flusher
 
 	mu sync.Mutex
 	// taken names the dead nodes whose sessions are in this node's checkpoints while the rest of the estate is not
@@ -238,7 +233,7 @@ func (h *heir) Adopt(ctx context.Context, dead string) (cluster.Estate, error) {
 	}
 	awaiting, err := h.effects(ctx, dead, rec.Effects)
 	if err == nil {
-		err = h.store.Checkpoint(ctx, live{h.sv}, h.cache, h.box)
+		err = h.store.Checkpoint(ctx, live{h.sv}, h.behind...)
 	}
 	if err != nil {
 		if inherited != nil {

@@ -84,7 +84,12 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err := g.open(background); err != nil {
 		return errors.Join(err, g.close())
 	}
-	return errors.Join(g.listen(ctx), g.close())
+	err = g.listen(ctx)
+	if errors.Is(err, errFenced) {
+		// No store takes anything from this process any more, so there is nothing to end in order.
+		return err
+	}
+	return errors.Join(err, g.close())
 }
 
 // open builds the rooms and brings back what an earlier process left.
@@ -180,12 +185,20 @@ func (g *gateway) open(ctx context.Context) error {
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
+	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.behind()...) })
 	if g.cluster == nil {
-		g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box) })
 		return nil
 	}
-	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.cache, g.box, g.cluster.node) })
 	return g.cluster.start(ctx, g)
+}
+
+// behind is what the journal has the effects for until they are safe elsewhere: no checkpoint may leave one out.
+func (g *gateway) behind() []resume.Flusher {
+	all := []resume.Flusher{g.cache, g.box}
+	if g.cluster != nil {
+		all = append(all, g.cluster.node)
+	}
+	return all
 }
 
 // openPacketCache opens what outlives the process of the packet cache.
@@ -292,10 +305,10 @@ func (g *gateway) close() error {
 		}
 	}
 	if g.restored {
-		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.cache, g.box))
+		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.behind()...))
 	}
 	if g.cluster != nil {
-		errs = append(errs, g.cluster.leave(ctx, g))
+		errs = append(errs, g.cluster.leave(ctx))
 	}
 	g.stop()
 	if err := within(ctx, func() error { g.background.Wait(); return nil }); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ type Gateway struct {
 	log    *journal
 	user   *syscall.Credential // whom the process runs as; nil for whom the test does
 
+	mu     sync.Mutex // guards what follows: a test may start the process again from another goroutine
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
 }
@@ -56,6 +58,13 @@ func StartAs(t testing.TB, uid uint32, env map[string]string) *Gateway {
 
 func start(t testing.TB, g *Gateway) *Gateway {
 	t.Helper()
+	assign(t, g).Run()
+	return g
+}
+
+// assign gives a gateway what it has for as long as the test runs.
+func assign(t testing.TB, g *Gateway) *Gateway {
+	t.Helper()
 	g.t, g.listen, g.admin, g.log = t, freeAddr(t), freeAddr(t), &journal{}
 	t.Cleanup(func() {
 		g.Kill()
@@ -63,7 +72,6 @@ func start(t testing.TB, g *Gateway) *Gateway {
 			t.Logf("the end of the gateway's log:\n%s", g.log.tail(60))
 		}
 	})
-	g.Run()
 	return g
 }
 
@@ -119,27 +127,28 @@ func (g *Gateway) Unset(name string) { delete(g.env, name) }
 // Run starts the process and returns when it is ready.
 func (g *Gateway) Run() {
 	g.t.Helper()
-	g.cmd = g.command("serve")
-	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
-	if err := g.cmd.Start(); err != nil {
+	if err := g.Launch(); err != nil {
 		g.t.Fatalf("starting the gateway: %v", err)
 	}
-	g.exited = make(chan struct{})
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait() // the state tells
-		close(exited)
-	}(g.cmd, g.exited)
-	g.awaitReady()
+	g.AwaitReady()
 }
 
 func (g *Gateway) command(args ...string) *exec.Cmd {
 	g.t.Helper()
+	cmd, err := g.prepare(args...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return cmd
+}
+
+func (g *Gateway) prepare(args ...string) (*exec.Cmd, error) {
 	bin, err := Binary()
 	if err == nil && g.user != nil {
 		bin, err = g.readable(bin)
 	}
 	if err != nil {
-		g.t.Fatal(err)
+		return nil, err
 	}
 	cmd := exec.Command(bin, args...) //nolint:noctx // the binary under test, ended by Kill and Term
 	if g.user != nil {
@@ -147,12 +156,14 @@ func (g *Gateway) command(args ...string) *exec.Cmd {
 		cmd.Dir = g.data
 	}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "HOLDFAST_") })
-	cmd.Env = append(cmd.Env, "HOLDFAST_LISTEN="+g.listen, "HOLDFAST_ADMIN_LISTEN="+g.admin,
-		"HOLDFAST_DATA_DIR="+g.data, "HOLDFAST_DOMAINS="+Domain)
+	cmd.Env = append(cmd.Env, "HOLDFAST_LISTEN="+g.listen, "HOLDFAST_ADMIN_LISTEN="+g.admin, "HOLDFAST_DOMAINS="+Domain)
+	if g.data != "" {
+		cmd.Env = append(cmd.Env, "HOLDFAST_DATA_DIR="+g.data)
+	}
 	for k, v := range g.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
-	return cmd
+	return cmd, nil
 }
 
 // readable copies the binary to where the process's user can read it.
@@ -166,16 +177,18 @@ func (g *Gateway) readable(bin string) (string, error) {
 	return file, os.WriteFile(file, b, 0o755)
 }
 
-func (g *Gateway) awaitReady() {
+// AwaitReady returns when the gateway says on /readyz that clients may come.
+func (g *Gateway) AwaitReady() {
 	g.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
+	cmd, exited := g.process()
 	for {
 		if g.Ready() {
 			return
 		}
 		select {
-		case <-g.exited:
-			g.t.Fatalf("the gateway ended while it started: %v\n%s", g.cmd.ProcessState, g.log.tail(40))
+		case <-exited:
+			g.t.Fatalf("the gateway ended while it started: %v\n%s", cmd.ProcessState, g.log.tail(40))
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
@@ -216,50 +229,10 @@ func (g *Gateway) get(path string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-// Kill ends the process with SIGKILL, as a crash or the kernel would, and waits until it is gone.
-func (g *Gateway) Kill() {
-	if g.cmd == nil || g.cmd.Process == nil {
-		return
-	}
-	_ = g.cmd.Process.Kill() // fails when it has ended already
-	<-g.exited
-}
-
-// Restart kills the process and runs it again on the same ports and data.
-func (g *Gateway) Restart() {
-	g.t.Helper()
-	g.Kill()
-	g.Run()
-}
-
-// Term asks the process to go and waits for it. It returns the exit code and how long that took.
-func (g *Gateway) Term(limit time.Duration) (code int, took time.Duration) {
-	g.t.Helper()
-	start := time.Now()
-	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		g.t.Fatalf("SIGTERM: %v", err)
-	}
-	select {
-	case <-g.exited:
-	case <-time.After(limit):
-		g.t.Fatalf("the gateway has not ended %v after SIGTERM", limit)
-	}
-	return g.cmd.ProcessState.ExitCode(), time.Since(start)
-}
-
-// Alive reports whether the process runs.
-func (g *Gateway) Alive() bool {
-	select {
-	case <-g.exited:
-		return false
-	default:
-		return true
-	}
-}
-
 // ResidentMiB is the process's resident memory, from /proc; 0 where there is none.
 func (g *Gateway) ResidentMiB() int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", g.cmd.Process.Pid))
+	cmd, _ := g.process()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}

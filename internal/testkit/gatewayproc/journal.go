@@ -2,13 +2,27 @@ package gatewayproc
 
 import (
 	"bytes"
+	"os"
 	"sync"
+	"testing"
 )
 
 // journal keeps what the processes write, up to a bound: the newest is kept.
 type journal struct {
-	mu  sync.Mutex
-	buf []byte
+	mu   sync.Mutex
+	buf  []byte
+	file *os.File // has all of it, if there is one
+}
+
+// keep has everything written to a file too, until the test ends.
+func (j *journal) keep(t testing.TB, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.file = f
+	t.Cleanup(func() { _ = f.Close() })
 }
 
 const journalLimit = 8 << 20
@@ -16,6 +30,9 @@ const journalLimit = 8 << 20
 func (j *journal) Write(b []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.file != nil {
+		_, _ = j.file.Write(b) // for reading after a failure: the test does not depend on it
+	}
 	j.buf = append(j.buf, b...)
 	if len(j.buf) > 2*journalLimit {
 		j.buf = append([]byte(nil), j.buf[len(j.buf)-journalLimit:]...)

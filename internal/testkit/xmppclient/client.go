@@ -2,6 +2,7 @@ package xmppclient
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,10 +13,12 @@ import (
 // Config is a model client's. URL and Account are needed; zero values of the rest stand for what is said there.
 type Config struct {
 	URL     string
+	Roots   *x509.CertPool // who signs the certificate of a wss URL
 	Account Account
 
-	OnStanza func(*Element)  // every stanza that arrives, in order, after it was counted; from one goroutine
-	OnAck    func(id string) // every stanza that is acknowledged, by the id it was sent with, in order
+	OnStanza  func(*Element)           // every stanza that arrives, in order, after it was counted; from one goroutine
+	OnResumed func(took time.Duration) // every resumption: from <resume/> to <resumed/>
+	OnAck     func(id string)          // every stanza that is acknowledged, by the id it was sent with, in order
 
 	RequestEvery int           // stanzas between two requests for acknowledgement: 5
 	Idle         time.Duration // after which the client asks whether the server is still there: 500 ms

@@ -2,6 +2,8 @@ package xmppclient
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,8 +33,17 @@ type Conn struct {
 }
 
 // Dial opens a WebSocket connection with the subprotocol xmpp.
-func Dial(ctx context.Context, url string) (*Conn, error) {
-	c, resp, err := DialOptions(ctx, url, &websocket.DialOptions{Subprotocols: []string{"xmpp"}}) //nolint:bodyclose // the library closes it
+func Dial(ctx context.Context, url string) (*Conn, error) { return DialTLS(ctx, url, nil) }
+
+// DialTLS is Dial to a wss address whose certificate is signed by one of roots.
+func DialTLS(ctx context.Context, url string, roots *x509.CertPool) (*Conn, error) {
+	opts := &websocket.DialOptions{Subprotocols: []string{"xmpp"}}
+	if roots != nil {
+		opts.HTTPClient = &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, IdleConnTimeout: time.Second,
+		}}
+	}
+	c, resp, err := DialOptions(ctx, url, opts) //nolint:bodyclose // the library closes it
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func (c *Client) connect(ctx context.Context) error {
 	defer cancel(nil)
 	negotiation, done := context.WithTimeoutCause(ctx, c.cfg.Patience, errDead)
 	defer done()
-	conn, err := Dial(negotiation, c.cfg.URL)
+	conn, err := DialTLS(negotiation, c.cfg.URL, c.cfg.Roots)
 	if err != nil {
 		return cause(negotiation, err)
 	}
@@ -90,6 +90,7 @@ func (c *Client) begin(ctx context.Context, conn *Conn) error {
 // resume reports whether the session goes on (XEP-0198 §5). After a refusal the client goes on with a new session
 // and sends again what the old one did not count.
 func (c *Client) resume(ctx context.Context, conn *Conn, token string, in uint32) (bool, error) {
+	start := time.Now()
 	err := conn.Write(ctx, fmt.Sprintf("<resume xmlns='%s' h='%d' previd='%s'/>", NSSM, in, Escape(token)))
 	if err != nil {
 		return false, err
@@ -102,6 +103,9 @@ func (c *Client) resume(ctx context.Context, conn *Conn, token string, in uint32
 	case e.Is(NSSM, "resumed"):
 		if id := e.Attr("previd"); id != token {
 			c.fault("resumed %q where %q was asked for", id, token)
+		}
+		if c.cfg.OnResumed != nil {
+			c.cfg.OnResumed(time.Since(start))
 		}
 		h, err := strconv.ParseUint(e.Attr("h"), 10, 32)
 		if err != nil {

@@ -191,7 +191,7 @@ func (c *checkpointWrite) write(ctx context.Context, at mark, others []Flusher, 
 		}
 	}
 	c.s.stream.trimming.Store(at.batch)
-	if err := c.run(ctx, entryID(at.batch+1)); err != nil {
+	if err := c.run(ctx, entryID(at.batch)); err != nil {
 		return err
 	}
 	c.s.stream.trimmed.Store(at.batch)

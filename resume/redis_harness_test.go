@@ -31,7 +31,8 @@ type place struct {
 
 // calls lets a test do something between the commands of a node.
 type calls struct {
-	beforeScript func(n int) // before the n-th script of a checkpoint, from 0
+	beforeScript func(n int)       // before the n-th script of a checkpoint, from 0
+	afterScript  func(n int) error // after it, instead of its reply
 	scripts      int
 	beforeAdd    func() error // before a batch goes out
 }
@@ -40,11 +41,22 @@ func (c *calls) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (c *calls) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if args := cmd.Args(); c.beforeScript != nil && len(args) > 1 && args[0] == "evalsha" && args[1] == checkpointScript.Hash() {
-			c.scripts++
-			c.beforeScript(c.scripts - 1)
+		args := cmd.Args()
+		if len(args) < 2 || args[0] != "evalsha" || args[1] != checkpointScript.Hash() {
+			return next(ctx, cmd)
 		}
-		return next(ctx, cmd)
+		n := c.scripts
+		c.scripts++
+		if c.beforeScript != nil {
+			c.beforeScript(n)
+		}
+		err := next(ctx, cmd)
+		if c.afterScript != nil && err == nil {
+			if err = c.afterScript(n); err != nil {
+				cmd.SetErr(err)
+			}
+		}
+		return err
 	}
 }
 

@@ -333,6 +333,7 @@ func managed(t *testing.T, g *gatewayproc.Gateway, name string) (*user, string) 
 	u := available(t, g, name, "")
 	u.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
 	e := u.expect("<enabled/>", func(e *xmppclient.Element) bool { return e.Is(xmppclient.NSSM, "enabled") })
+	u.stanzas = 0
 	return u, e.Attr("id")
 }
 

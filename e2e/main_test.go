@@ -10,11 +10,13 @@ import (
 
 	"holdfast/internal/testkit/gatewayproc"
 	"holdfast/internal/testkit/postgresproc"
+	"holdfast/internal/testkit/redisproc"
 	"holdfast/internal/testkit/xmppclient"
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	postgresproc.Main(m, "fsync=off") // no test pulls the plug
+	code := redisproc.M{M: m}.Run()
 	gatewayproc.Remove()
 	postgresproc.Remove()
 	os.Exit(code)
@@ -77,6 +79,7 @@ type user struct {
 	*xmppclient.Conn
 	t       *testing.T
 	skipped []*xmppclient.Element // what came while something else was expected, for the next one who asks
+	stanzas int                   // that came, since stream management was switched on if it was
 }
 
 // login binds a resource and sends nothing more; the connection ends with the test.
@@ -122,6 +125,9 @@ func (u *user) expect(what string, fits func(*xmppclient.Element) bool) *xmppcli
 		e, err := u.Read(ctx)
 		if err != nil {
 			u.t.Fatalf("%s waits for %s: %v; it got %v", u.JID, what, err, u.skipped)
+		}
+		if e.Stanza() {
+			u.stanzas++
 		}
 		if fits(e) {
 			return e

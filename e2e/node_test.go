@@ -72,8 +72,17 @@ func needClients(t *testing.T) {
 // expect.
 func startNode(t *testing.T, library, name, service string, sm bool, onEvent func(nodeEvent)) *nodeClient {
 	t.Helper()
+	return startNodeTLS(t, library, name, service, "", sm, onEvent)
+}
+
+// startNodeTLS is startNode to a wss service whose certificate is signed by the authority in the file.
+func startNodeTLS(t *testing.T, library, name, service, authority string, sm bool, onEvent func(nodeEvent)) *nodeClient {
+	t.Helper()
 	cmd := exec.Command("node", library+".mjs")
 	cmd.Dir = "clients"
+	if authority != "" {
+		cmd.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+authority)
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -12,14 +12,14 @@ import (
 // Proxy forwards the connections that it accepts to one target.
 type Proxy struct {
 	listener net.Listener
-	target   string
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
-	mu    sync.Mutex
-	links []*Link
-	total int
+	mu     sync.Mutex
+	target string
+	links  []*Link
+	total  int
 }
 
 // Listen starts a proxy on a free port of 127.0.0.1 in front of target, which may be down for a while: a
@@ -38,6 +38,13 @@ func Listen(target string) (*Proxy, error) {
 
 // Addr is where clients connect.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+
+// Retarget makes the connections to come go elsewhere.
+func (p *Proxy) Retarget(target string) {
+	p.mu.Lock()
+	p.target = target
+	p.mu.Unlock()
+}
 
 // Accepted counts the connections since the start.
 func (p *Proxy) Accepted() int {
@@ -96,7 +103,10 @@ func (p *Proxy) accept() {
 func (p *Proxy) open(client *net.TCPConn) {
 	defer p.wg.Done()
 	d := net.Dialer{Timeout: 2 * time.Second}
-	c, err := d.DialContext(p.ctx, "tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	c, err := d.DialContext(p.ctx, "tcp", target)
 	if err != nil {
 		reset(client)
 		return

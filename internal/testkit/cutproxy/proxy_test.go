@@ -156,6 +156,11 @@ func TestPlanRepeats(t *testing.T) {
 	if !reflect.DeepEqual(a, b) || len(a) != 28 {
 		t.Fatalf("two plans of one seed differ, or have %d events", len(a))
 	}
+	for _, e := range a {
+		if e.Kind == Kill && e.Target > 0 {
+			t.Errorf("there is one server, and %v", e)
+		}
+	}
 	s.Seed = 8
 	if reflect.DeepEqual(a, Plan(s)) {
 		t.Fatal("two seeds gave one plan")

@@ -43,6 +43,12 @@ func Start(t testing.TB, env map[string]string) *Gateway {
 	return start(t, &Gateway{data: t.TempDir(), env: maps.Clone(env)})
 }
 
+// New is Start without a process: for settings that are expected to be refused (Fails).
+func New(t testing.TB, env map[string]string) *Gateway {
+	t.Helper()
+	return assign(t, &Gateway{data: t.TempDir(), env: maps.Clone(env)})
+}
+
 // StartAs is Start for a user who owns the data directory and nothing else. Only root can do that.
 func StartAs(t testing.TB, uid uint32, env map[string]string) *Gateway {
 	t.Helper()

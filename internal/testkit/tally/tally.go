@@ -1,5 +1,5 @@
-// Package tally counts the messages of a test: which were sent, which of those the sender saw acknowledged, and how
-// they arrived. From that it says how many were lost, repeated or out of order. A Tally may be used by many
+// Package tally counts the messages of a test: which were sent, which of those the sender saw acknowledged, how they
+// arrived, and which came back. From that it says how many were lost, repeated or out of order. A Tally may be used by many
 // goroutines.
 package tally
 
@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Stream is one sender's messages to one recipient; they are numbered from 1.
@@ -18,27 +19,31 @@ type Counts struct {
 	Sent         int // handed to the sender's client
 	Acknowledged int // acknowledged to the sender (XEP-0198)
 	Delivered    int // different messages that arrived
-	Lost         int // acknowledged, but never arrived
+	Bounced      int // different messages that came back to the sender with an error, and did not arrive
+	Lost         int // acknowledged, but neither arrived nor came back
 	Repeated     int // arrivals of what had arrived before
 	OutOfOrder   int // first arrivals after one of a higher number
 	Unknown      int // arrivals of what was never sent, and other faults
 }
 
 func (c Counts) String() string {
-	return fmt.Sprintf("sent %d, acknowledged %d, delivered %d, lost %d, repeated %d, out of order %d",
-		c.Sent, c.Acknowledged, c.Delivered, c.Lost, c.Repeated, c.OutOfOrder)
+	return fmt.Sprintf("sent %d, acknowledged %d, delivered %d, bounced %d, lost %d, repeated %d, out of order %d, other faults %d",
+		c.Sent, c.Acknowledged, c.Delivered, c.Bounced, c.Lost, c.Repeated, c.OutOfOrder, c.Unknown)
 }
 
 // Clean says that nothing went wrong.
 func (c Counts) Clean() bool { return c.Lost+c.Repeated+c.OutOfOrder+c.Unknown == 0 }
 
-// Complete says that everything that was sent was acknowledged and arrived.
-func (c Counts) Complete() bool { return c.Acknowledged == c.Sent && c.Delivered == c.Sent }
+// Complete says that everything that was sent was acknowledged, and arrived or came back.
+func (c Counts) Complete() bool {
+	return c.Acknowledged == c.Sent && c.Delivered+c.Bounced == c.Sent
+}
 
 type stream struct {
 	sent    int
-	acked   map[int]bool
-	arrived map[int]bool
+	acked   map[int]time.Time
+	arrived map[int]time.Time
+	bounced map[int]time.Time
 	highest int
 	counts  Counts // Repeated, OutOfOrder, Unknown
 }
@@ -57,7 +62,7 @@ func (t *Tally) streamLocked(s Stream) *stream {
 	}
 	st := t.streams[s]
 	if st == nil {
-		st = &stream{acked: map[int]bool{}, arrived: map[int]bool{}}
+		st = &stream{acked: map[int]time.Time{}, arrived: map[int]time.Time{}, bounced: map[int]time.Time{}}
 		t.streams[s] = st
 	}
 	return st
@@ -76,7 +81,7 @@ func (t *Tally) Send(s Stream) int {
 func (t *Tally) Acknowledge(s Stream, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.streamLocked(s).acked[n] = true
+	t.streamLocked(s).acked[n] = time.Now()
 }
 
 // Arrive says that message n arrived.
@@ -84,20 +89,50 @@ func (t *Tally) Arrive(s Stream, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st := t.streamLocked(s)
+	first, again := st.arrived[n]
+	back, bounced := st.bounced[n]
 	switch {
 	case n < 1 || n > st.sent:
 		st.counts.Unknown++
 		t.faultLocked("%s to %s: %d arrived but was never sent", s.From, s.To, n)
-	case st.arrived[n]:
+	case again:
 		st.counts.Repeated++
-		t.faultLocked("%s to %s: %d arrived again after %d", s.From, s.To, n, st.highest)
+		t.faultLocked("%s to %s: %d arrived again after %d; it had arrived at %s", s.From, s.To, n, st.highest, clock(first))
+	case bounced:
+		st.counts.Repeated++
+		t.faultLocked("%s to %s: %d arrived, and had come back to the sender at %s", s.From, s.To, n, clock(back))
 	case n < st.highest:
 		st.counts.OutOfOrder++
-		t.faultLocked("%s to %s: %d arrived after %d", s.From, s.To, n, st.highest)
+		t.faultLocked("%s to %s: %d arrived after %d, which had arrived at %s", s.From, s.To, n, st.highest, clock(st.arrived[st.highest]))
 	}
-	st.arrived[n] = true
+	if !again {
+		st.arrived[n] = time.Now()
+	}
 	st.highest = max(st.highest, n)
 }
+
+// Bounce says that message n came back to its sender with an error.
+func (t *Tally) Bounce(s Stream, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	st := t.streamLocked(s)
+	_, again := st.bounced[n]
+	there, arrived := st.arrived[n]
+	switch {
+	case n < 1 || n > st.sent:
+		st.counts.Unknown++
+		t.faultLocked("%s to %s: %d came back but was never sent", s.From, s.To, n)
+	case again:
+		st.counts.Repeated++
+		t.faultLocked("%s to %s: %d came back again", s.From, s.To, n)
+	case arrived:
+		st.counts.Repeated++
+		t.faultLocked("%s to %s: %d came back, and had arrived at %s", s.From, s.To, n, clock(there))
+	}
+	st.bounced[n] = time.Now()
+}
+
+func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // Fault counts something else that went wrong. Faults tells the first ones.
 func (t *Tally) Fault(format string, args ...any) {
@@ -109,7 +144,7 @@ func (t *Tally) Fault(format string, args ...any) {
 
 func (t *Tally) faultLocked(format string, args ...any) {
 	if len(t.faults) < 30 {
-		t.faults = append(t.faults, fmt.Sprintf(format, args...))
+		t.faults = append(t.faults, clock(time.Now())+" "+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -129,13 +164,24 @@ func (t *Tally) Counts() Counts {
 				c.Delivered++
 			}
 		}
+		for n := range st.bounced {
+			if _, arrived := st.arrived[n]; !arrived && n >= 1 && n <= st.sent {
+				c.Bounced++
+			}
+		}
 		for n := range st.acked {
-			if !st.arrived[n] {
+			if !st.accounted(n) {
 				c.Lost++
 			}
 		}
 	}
 	return c
+}
+
+func (st *stream) accounted(n int) bool {
+	_, arrived := st.arrived[n]
+	_, bounced := st.bounced[n]
+	return arrived || bounced
 }
 
 // Faults tells the first things that went wrong, and what is missing, a line each.
@@ -144,27 +190,40 @@ func (t *Tally) Faults() string {
 	defer t.mu.Unlock()
 	lines := append([]string(nil), t.faults...)
 	for s, st := range t.streams {
-		for _, m := range []struct {
-			what string
-			in   map[int]bool
-		}{{"not acknowledged", st.acked}, {"not delivered", st.arrived}} {
-			if missing := gaps(m.in, st.sent); missing != "" {
-				lines = append(lines, fmt.Sprintf("%s to %s: %s: %s of %d", s.From, s.To, m.what, missing, st.sent))
-			}
+		acked := func(n int) bool { _, ok := st.acked[n]; return ok }
+		if missing := gaps(acked, st.sent); missing != "" {
+			lines = append(lines, fmt.Sprintf("%s to %s: not acknowledged: %s of %d", s.From, s.To, missing, st.sent))
+		}
+		if missing := gaps(st.accounted, st.sent); missing != "" {
+			lines = append(lines, fmt.Sprintf("%s to %s: not delivered: %s of %d", s.From, s.To, missing, st.sent)+st.lost())
 		}
 	}
 	return strings.Join(lines, "\n")
 }
 
+// lost tells when the first messages that are lost were acknowledged.
+func (st *stream) lost() string {
+	var when []string
+	for n := 1; n <= st.sent && len(when) < 10; n++ {
+		if at, acked := st.acked[n]; acked && !st.accounted(n) {
+			when = append(when, fmt.Sprintf("%d at %s", n, clock(at)))
+		}
+	}
+	if when == nil {
+		return ""
+	}
+	return "; acknowledged were " + strings.Join(when, ", ")
+}
+
 // gaps lists the numbers up to n that are not in a set, as ranges.
-func gaps(in map[int]bool, n int) string {
+func gaps(in func(int) bool, n int) string {
 	var ranges []string
 	for i := 1; i <= n; i++ {
-		if in[i] {
+		if in(i) {
 			continue
 		}
 		from := i
-		for i < n && !in[i+1] {
+		for i < n && !in(i+1) {
 			i++
 		}
 		if from == i {

@@ -21,7 +21,7 @@ func TestCounts(t *testing.T) {
 	if got := tl.Counts(); got != want || got.Clean() || got.Complete() {
 		t.Fatalf("counts %+v, want %+v", got, want)
 	}
-	for _, line := range []string{"2 arrived after 3", "3 arrived again after 3", "9 arrived but was never sent", "not acknowledged: 6", "not delivered: 4-5"} {
+	for _, line := range []string{"2 arrived after 3", "3 arrived again after 3", "9 arrived but was never sent", "not acknowledged: 6", "not delivered: 4-5", "acknowledged were 4 at "} {
 		if !strings.Contains(tl.Faults(), line) {
 			t.Errorf("faults miss %q:\n%s", line, tl.Faults())
 		}
@@ -38,6 +38,29 @@ func TestClean(t *testing.T) {
 		}
 	}
 	if c := tl.Counts(); !c.Clean() || !c.Complete() || c.Sent != 6 {
+		t.Fatalf("counts %+v", c)
+	}
+}
+
+func TestBounces(t *testing.T) {
+	var tl Tally
+	s := Stream{"a", "b"}
+	for range 4 {
+		tl.Acknowledge(s, tl.Send(s))
+	}
+	tl.Arrive(s, 1)
+	tl.Bounce(s, 2)
+	tl.Arrive(s, 3)
+	if c := tl.Counts(); c.Lost != 1 || c.Bounced != 1 || c.Complete() {
+		t.Fatalf("counts %+v", c)
+	}
+	tl.Bounce(s, 4)
+	if c := tl.Counts(); !c.Clean() || !c.Complete() {
+		t.Fatalf("counts %+v", c)
+	}
+	tl.Bounce(s, 3)
+	tl.Arrive(s, 4)
+	if c := tl.Counts(); c.Repeated != 2 {
 		t.Fatalf("counts %+v", c)
 	}
 }

@@ -164,7 +164,8 @@ func (n *Node) channel(node string) string { return n.keys.Node(node, "alive") }
 // subscribe holds the subscription.
 func (n *Node) subscribe() {
 	ps := n.rdb.SSubscribe(n.ctx, n.channel(n.id))
-	defer ps.Close()
+	// The end of the context does not end a Receive that waits.
+	defer context.AfterFunc(n.ctx, func() { _ = ps.Close() })()
 	for n.ctx.Err() == nil {
 		got, err := ps.Receive(n.ctx)
 		n.mu.Lock()

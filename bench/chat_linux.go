@@ -7,6 +7,8 @@ import (
 
 // ChatConfig is one-to-one chat: in each pair the first user writes to the second.
 type ChatConfig struct {
+	First    int           // account to begin with
+	From, To int           // nodes of a cluster at which who writes and who is written to are
 	Pairs    int           // how many pairs, 50 when 0
 	Window   int           // messages of a pair that are on their way at a time, 8 when 0; ignored with Rate
 	Rate     float64       // messages a second in all, evenly spaced; 0 for as many as the windows let through
@@ -66,10 +68,19 @@ func Chat(t *Target, cfg ChatConfig) (*ChatResult, error) {
 		return nil, err
 	}
 	defer l.close()
-	everybody, err := t.gather(l, 0, 2*cfg.Pairs,
+	everybody, err := t.gather(l, cfg.First, 2*cfg.Pairs,
 		profile{mechanism: cfg.Login, sm: cfg.SM, presence: true, ackEvery: cfg.AckEvery})
 	if err != nil {
 		return nil, err
+	}
+	for i, one := range everybody.clients {
+		node := cfg.From
+		if i%2 == 1 {
+			node = cfg.To
+		}
+		if err := everybody.at(node, one); err != nil {
+			return nil, err
+		}
 	}
 	if err := everybody.login(32); err != nil {
 		return nil, err

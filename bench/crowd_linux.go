@@ -9,11 +9,28 @@ import (
 // Target is a server to load.
 type Target struct {
 	Name     string
-	URL      string // ws://host:port/path
-	Relay    bool   // it is bench/relay rather than an XMPP server
+	URL      string   // ws://host:port/path
+	Nodes    []string // of a cluster, instead of URL: the address of every node
+	Relay    bool     // it is bench/relay rather than an XMPP server
 	Domain   string
 	Accounts []*Account // an XMPP server's users; a relay has none
 	PIDs     []int      // the server's processes on this machine; none to measure nothing of them
+
+	// Probe, when set, reads counters of what stands beside the server, its databases for example. It is called at both
+	// ends of every stretch that is measured.
+	Probe func() (Counters, error)
+}
+
+// Counters are values that only grow, by name.
+type Counters map[string]float64
+
+// Since is what was added since before.
+func (c Counters) Since(before Counters) Counters {
+	grown := make(Counters, len(c))
+	for name, value := range c {
+		grown[name] = value - before[name]
+	}
+	return grown
 }
 
 // meter is what a stretch of a scenario took.
@@ -22,6 +39,7 @@ type meter struct {
 	started time.Time
 	server  time.Duration
 	load    time.Duration
+	beside  Counters
 }
 
 // Effort is what a stretch of a scenario took.
@@ -29,6 +47,7 @@ type Effort struct {
 	Wall      time.Duration
 	ServerCPU time.Duration // user and system time of the server's processes
 	LoadCPU   time.Duration // of the generator: near Wall when its one core was the limit
+	Beside    Counters      // what Target.Probe found to have grown
 }
 
 // Per is the server's CPU time for each of n.
@@ -40,7 +59,12 @@ func (e Effort) Per(n int) time.Duration {
 }
 
 func (t *Target) meter() (m meter, err error) {
-	m = meter{target: t, started: time.Now()}
+	if t.Probe != nil {
+		if m.beside, err = t.Probe(); err != nil {
+			return m, err
+		}
+	}
+	m.target, m.started = t, time.Now()
 	if m.server, err = cpuOf(t.PIDs); err != nil {
 		return m, err
 	}
@@ -56,6 +80,11 @@ func (m meter) read() (e Effort, err error) {
 	}
 	load, err := CPUTime(os.Getpid())
 	e.ServerCPU, e.LoadCPU = server-m.server, load-m.load
+	if m.target.Probe != nil && err == nil {
+		var beside Counters
+		beside, err = m.target.Probe()
+		e.Beside = beside.Since(m.beside)
+	}
 	return e, err
 }
 
@@ -63,6 +92,7 @@ func (m meter) read() (e Effort, err error) {
 type crowd struct {
 	loop    *loop
 	target  *Target
+	nodes   []*endpoint // of a target that is no cluster: one
 	clients []*client
 	ready   int
 	err     error
@@ -71,7 +101,7 @@ type crowd struct {
 
 // gather makes clients for the target's accounts from first on; nothing is connected yet.
 func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) {
-	to, err := resolve(t.URL)
+	nodes, err := t.resolve()
 	if err != nil {
 		return nil, err
 	}
@@ -81,9 +111,9 @@ func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) 
 	if how.mechanism == "" {
 		how.mechanism = ScramSHA256
 	}
-	c := &crowd{loop: l, target: t}
+	c := &crowd{loop: l, target: t, nodes: nodes}
 	for i := first; i < first+count; i++ {
-		one := &client{target: t, to: to, ordinal: i, how: how}
+		one := &client{target: t, to: nodes[0], ordinal: i, how: how}
 		one.loop, one.fd = l, -1
 		if !t.Relay {
 			one.account = t.Accounts[i]
@@ -93,6 +123,32 @@ func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) 
 		c.clients = append(c.clients, one)
 	}
 	return c, nil
+}
+
+func (t *Target) resolve() (nodes []*endpoint, err error) {
+	urls := t.Nodes
+	if len(urls) == 0 {
+		urls = []string{t.URL}
+	}
+	for _, url := range urls {
+		to, err := resolve(url)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, to)
+	}
+	return nodes, nil
+}
+
+// at makes the clients connect to a node of the cluster from now on.
+func (c *crowd) at(node int, clients ...*client) error {
+	if node < 0 || node >= len(c.nodes) {
+		return fmt.Errorf("bench: %s: there is no node %d", c.target.Name, node)
+	}
+	for _, one := range clients {
+		one.to = c.nodes[node]
+	}
+	return nil
 }
 
 func (c *crowd) fail(err error) {

@@ -16,6 +16,6 @@
 //   - a scenario ends in bounded time, whatever the server does;
 //   - a scenario logs its clients out again, so that nothing detached is left in the server.
 //
-// Goroutines: none. A scenario runs on the goroutine that called it, which turns one epoll loop over all
-// connections; that is what lets one core drive a server that has another core to itself. Linux only, ws:// only.
+// Goroutines: none, but for what is done to a cluster's nodes meanwhile. A scenario runs on the goroutine that called
+// it, which turns one epoll loop over all connections; that is what lets one core drive a server that has another core to itself. Linux only, ws:// only.
 package bench

@@ -141,6 +141,14 @@ func (k *link) drop() {
 	k.fd = -1
 }
 
+// deafen makes this side take nothing more from the connection, which stays open: what comes in lies unread, as it does
+// on its way to a client that is out of reach. Only drop is left to do.
+func (k *link) deafen() {
+	if k.open() {
+		_ = unix.EpollCtl(k.loop.ep, unix.EPOLL_CTL_DEL, k.fd, nil)
+	}
+}
+
 func (k *link) gone(err error) {
 	if !k.open() {
 		return

@@ -119,6 +119,22 @@ func (l *loop) runFor(d time.Duration) error {
 	return l.run(d+time.Second, func() bool { return !time.Now().Before(end) })
 }
 
+// await turns the loop while do runs on another goroutine, so that the clients go on answering.
+func (l *loop) await(patience time.Duration, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	var result error
+	err := l.run(patience, func() bool {
+		select {
+		case result = <-done:
+			return true
+		default:
+			return false
+		}
+	})
+	return errors.Join(err, result)
+}
+
 // settle turns the loop until the processes have used less than 2 % of a core for a fifth of a second, so that what
 // a step left them to do is charged to it, or until patience ends.
 func (l *loop) settle(pids []int, patience time.Duration) error {

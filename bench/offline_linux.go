@@ -13,15 +13,18 @@ type OfflineConfig struct {
 	Window     int // stanzas of a sender that are not acknowledged, 25 when 0
 	Body       int // bytes, 100 when 0
 	Mechanism  Mechanism
+	Node, Back int // of a cluster: where the senders are, and where the recipients log in
 }
 
 // OfflineResult is what storing and draining took.
 type OfflineResult struct {
 	Counts
 	Messages int
-	Store    Effort // from the first message to the last acknowledgement, until the server was quiet
-	Drain    Effort // from the recipients' presence to the last message and acknowledgement, until it was quiet
-	LeftOver int    // messages that came again at the login after
+	Store    Effort        // from the first message to the last acknowledgement, until the server was quiet
+	Drain    Effort        // from the recipients' presence to the last message and acknowledgement, until it was quiet
+	Stored   time.Duration // of Store, until the last acknowledgement
+	Drained  time.Duration // of Drain, until the last message
+	LeftOver int           // messages that came again at the login after
 }
 
 // Offline runs the scenario.
@@ -68,6 +71,9 @@ func (o *mailbags) store() error {
 	if err != nil {
 		return err
 	}
+	if err := senders.at(o.cfg.Node, senders.clients...); err != nil {
+		return err
+	}
 	if err := senders.login(32); err != nil {
 		return err
 	}
@@ -105,6 +111,7 @@ func (o *mailbags) store() error {
 		return err
 	}
 	o.result.Unacked = senders.acknowledged(10 * time.Second)
+	o.result.Stored = time.Since(m.started)
 	if err := o.loop.settle(o.target.PIDs, 2*time.Second); err != nil {
 		return err
 	}
@@ -140,6 +147,7 @@ func (o *mailbags) drain() error {
 	}
 	// Messages that never come make this run out of patience; the ledgers say so.
 	_ = recipients.until(20*time.Second, "offline delivery", func() bool { return through == len(recipients.clients) })
+	o.result.Drained = time.Since(m.started)
 	o.result.Unacked += recipients.acknowledged(5 * time.Second)
 	if err := o.loop.settle(o.target.PIDs, 2*time.Second); err != nil {
 		return err
@@ -171,6 +179,9 @@ func (o *mailbags) again() error {
 func (o *mailbags) recipients(how profile) (*crowd, error) {
 	recipients, err := o.target.gather(o.loop, o.cfg.First+o.cfg.Recipients, o.cfg.Recipients, how)
 	if err != nil {
+		return nil, err
+	}
+	if err := recipients.at(o.cfg.Back, recipients.clients...); err != nil {
 		return nil, err
 	}
 	if err := recipients.login(32); err != nil {

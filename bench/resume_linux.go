@@ -2,6 +2,7 @@ package bench
 
 import (
 	"cmp"
+	"errors"
 	"time"
 )
 
@@ -15,6 +16,12 @@ type ResumeConfig struct {
 	AtOnce    int // sessions coming back at a time, 0 for all
 	Body      int // bytes, 100 when 0
 	Mechanism Mechanism
+
+	// Of a cluster: the node that the sessions are at, and the one that they come back to and that the senders are at.
+	Node, Back int
+	// Kill, when set, ends the sessions' node and returns when it is gone. Nothing is cut before that: the messages for
+	// the sessions have left the node and lie unread in the connections.
+	Kill func() error
 }
 
 // ResumeResult is what the storm took, from the first new connection until the last session had its messages and
@@ -23,7 +30,8 @@ type ResumeResult struct {
 	Counts
 	Effort
 	Resumed int
-	Latency Histogram // from <resume/> to <resumed/> and the last of the queued messages
+	Latency Histogram     // from <resume/> to <resumed/> and the last of the queued messages
+	Took    time.Duration // from the kill, or else from the first new connection, to the last session's last message
 }
 
 // PerResume is the server's CPU time for one session that came back.
@@ -46,6 +54,9 @@ func Resume(t *Target, cfg ResumeConfig) (*ResumeResult, error) {
 	how.ackEvery = 1 // the one stanza of these, presence, is to be acknowledged before the cut
 	away, err := t.gather(l, cfg.First+cfg.Senders, cfg.Sessions, how)
 	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(senders.at(cfg.Back, senders.clients...), away.at(cfg.Node, away.clients...)); err != nil {
 		return nil, err
 	}
 	for _, group := range []*crowd{senders, away} {
@@ -82,12 +93,18 @@ type storm struct {
 	ledgers       []Ledger
 	unacked       int
 	through       int
+	lost          time.Time // when the sessions lost their node, or began to come back
 	result        *ResumeResult
 }
 
-// cutAndQueue resets every connection and has the messages written and acknowledged.
+// cutAndQueue resets every connection and has the messages written and acknowledged. With a node to kill the
+// connections are reset after that, since what was written to them would be taken by the clients otherwise.
 func (s *storm) cutAndQueue() error {
 	for _, one := range s.away.clients {
+		if s.cfg.Kill != nil {
+			one.deafen()
+			continue
+		}
 		one.drop()
 		one.stage = idle
 	}
@@ -103,12 +120,29 @@ func (s *storm) cutAndQueue() error {
 		}
 	}
 	s.unacked = s.senders.acknowledged(15 * time.Second)
-	return s.loop.settle(s.away.target.PIDs, 2*time.Second)
+	if err := s.loop.settle(s.away.target.PIDs, 2*time.Second); err != nil || s.cfg.Kill == nil {
+		return err
+	}
+	s.lost = time.Now()
+	if err := s.loop.await(10*time.Second, s.cfg.Kill); err != nil {
+		return err
+	}
+	for _, one := range s.away.clients {
+		one.drop()
+		one.stage = idle
+	}
+	return nil
 }
 
 func (s *storm) comeBack() error {
 	m, err := s.away.target.meter()
 	if err != nil {
+		return err
+	}
+	if s.cfg.Kill == nil {
+		s.lost = time.Now()
+	}
+	if err := s.away.at(s.cfg.Back, s.away.clients...); err != nil {
 		return err
 	}
 	next := 0
@@ -129,6 +163,7 @@ func (s *storm) comeBack() error {
 	if err := s.away.until(30*time.Second, "resumption", waiting); err != nil {
 		return err
 	}
+	s.result.Took = time.Since(s.lost)
 	if err := s.loop.settle(s.away.target.PIDs, 2*time.Second); err != nil {
 		return err
 	}

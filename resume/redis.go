@@ -33,7 +33,6 @@ type Redis struct {
 	rdb     redis.UniversalClient
 	keys    redisx.Keys
 	node    string
-	stream  *streamWriter
 	queue   *groupCommit
 	ended   *ended
 	metrics *redisMetrics
@@ -61,29 +60,19 @@ func OpenRedis(ctx context.Context, cfg RedisConfig, rdb redis.UniversalClient, 
 		cfg:           cfg, rdb: rdb, keys: keys, node: node, ended: newEnded(cfg.Ended), metrics: m,
 		stored: make(map[uint64][]uint64), meta: make(map[string]*string),
 	}
-	to := s.newWriter()
-	s.queue = newGroupCommit(cfg, to, log, m)
+	s.queue = newGroupCommit(cfg, s.newWriter(), log, m)
 	m.watch(reg, s.queue)
 	// Who waits for room would wait for a checkpoint that never comes.
 	context.AfterFunc(s.queue.ctx, s.madeRoom)
 	return s, nil
 }
 
-// newWriter makes s.stream, and returns what it is part of where replicas are waited for.
 func (s *Redis) newWriter() writer {
-	var to writer
+	w := streamWriter{rdb: s.rdb, stream: s.keys.Node(s.node, "journal"), counter: s.keys.Node(s.node, "checkpoint")}
 	if s.cfg.WaitReplicas == 0 {
-		s.stream = new(streamWriter)
-		to = s.stream
-	} else {
-		w := &replicatedWriter{replicas: s.cfg.WaitReplicas, timeout: s.cfg.WaitTimeout}
-		s.stream = &w.streamWriter
-		to = w
+		return &w
 	}
-	s.stream.rdb, s.stream.key = s.rdb, s.keys.Node(s.node, "journal")
-	s.stream.trimmed.Store(1)
-	s.stream.trimming.Store(1)
-	return to
+	return &replicatedWriter{streamWriter: w, replicas: s.cfg.WaitReplicas, timeout: s.cfg.WaitTimeout}
 }
 
 func nodeKeys(keys redisx.Keys, node string, what ...string) []string {

@@ -190,12 +190,7 @@ func (c *checkpointWrite) write(ctx context.Context, at mark, others []Flusher, 
 			c.args.unmarked = append(c.args.unmarked, name)
 		}
 	}
-	c.s.stream.trimming.Store(at.batch)
-	if err := c.run(ctx, entryID(at.batch)); err != nil {
-		return err
-	}
-	c.s.stream.trimmed.Store(at.batch)
-	return nil
+	return c.run(ctx, entryID(at.batch))
 }
 
 // change adds one session: its state and counters, and the part of its queue that is not stored.

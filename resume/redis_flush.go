@@ -160,7 +160,7 @@ func signal(c chan struct{}) {
 // run writes batches until the journal is fenced, or closed and empty.
 func (q *groupCommit) run() {
 	defer close(q.done)
-	defer q.cancel()
+	defer q.over()
 	defer q.to.close()
 	for {
 		b := q.take()
@@ -168,6 +168,17 @@ func (q *groupCommit) run() {
 			return
 		}
 	}
+}
+
+// over tells who still waits that nothing will be written any more.
+func (q *groupCommit) over() {
+	q.cancel()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err == nil {
+		q.err = ErrClosed
+	}
+	q.progressLocked()
 }
 
 // take waits for a batch that is to be written; nil ends it.
@@ -304,6 +315,7 @@ func (q *groupCommit) healthy() error {
 func (q *groupCommit) fence() {
 	q.mu.Lock()
 	q.err = ErrFenced
+	q.cancel()
 	q.patience.Stop()
 	q.degraded, q.since = false, time.Time{}
 	q.metrics.degraded.Set(0)
@@ -345,12 +357,12 @@ func (q *groupCommit) waitLocked(ctx context.Context) error {
 	}
 }
 
-// await returns when Redis has everything up to a position, and everything now with the position of now.
+// await returns when Redis has everything up to a position.
 func (q *groupCommit) await(ctx context.Context, position uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.flushed < position {
-		if q.err != nil && !errors.Is(q.err, ErrClosed) {
+		if q.err != nil && q.ctx.Err() != nil {
 			return q.err
 		}
 		q.hurryLocked()

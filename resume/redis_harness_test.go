@@ -35,6 +35,7 @@ type calls struct {
 	afterScript  func(n int) error // after it, instead of its reply
 	scripts      int
 	beforeAdd    func() error // before a batch goes out
+	afterAdd     func() error // after it, instead of its reply
 }
 
 func (c *calls) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -70,7 +71,15 @@ func (c *calls) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 				return err
 			}
 		}
-		return next(ctx, cmds)
+		err := next(ctx, cmds)
+		if c.afterAdd != nil && cmds[0].Name() == "xadd" && err == nil {
+			if err = c.afterAdd(); err != nil {
+				for _, cmd := range cmds {
+					cmd.SetErr(err)
+				}
+			}
+		}
+		return err
 	}
 }
 

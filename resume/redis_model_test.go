@@ -65,6 +65,7 @@ func (h *clusterStory) Checkpoint(t *rapid.T) {
 		h.m.queue.doubt.Store(true) // everything is written anew
 	}
 	h.r.calls.scripts = 0
+	defer func() { h.live.hook, h.r.calls.beforeScript, h.r.calls.afterScript = nil, nil, nil }()
 	h.r.calls.beforeScript = func(n int) {
 		if n == script {
 			kill(killedBeforeScript)
@@ -103,7 +104,6 @@ func (h *clusterStory) Checkpoint(t *rapid.T) {
 		h.tables.cache = maps.Clone(h.cache)
 		return nil
 	}))
-	h.live.hook, h.r.calls.beforeScript, h.r.calls.afterScript = nil, nil, nil
 	if fenced := killed; (err != nil) != (failed || fenced) || fenced && !errors.Is(err, ErrFenced) {
 		t.Fatalf("checkpoint %d: %v", how, err)
 	}
@@ -112,6 +112,7 @@ func (h *clusterStory) Checkpoint(t *rapid.T) {
 		next.die()
 		return
 	}
+	h.live.hook, h.r.calls.beforeScript, h.r.calls.afterScript = nil, nil, nil
 	h.tables = had
 	dead.die()
 	h.goOn(next, dead)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,42 +16,45 @@ import (
 // streamWriter is the writer to a journal's stream. An entry's id is <number of the batch>-0 and its field d is the
 // batch. Redis takes ids only in rising order, so a batch that is tried twice is there once, and one that Redis reads
 // late, from a connection that was given up, comes too late.
+//
+// Redis counts what is written, beside the stream. When that count is not the next, it has fallen back to an earlier
+// state, by a restart or a failover, and then what it has of this node may have a hole.
 type streamWriter struct {
 	// static
-	rdb redis.UniversalClient
-	key string
+	rdb             redis.UniversalClient
+	stream, counter string // keys: of the stream, and of the hash with the count
 
-	// The entries before trimmed are gone; those before trimming may be. For finding out whether Redis has lost
-	// any others.
-	trimmed, trimming atomic.Uint64
+	count int64 // as Redis said last; owned by the goroutine that writes
 }
 
 func (w *streamWriter) entry(id, field string, value any) *redis.XAddArgs {
-	return &redis.XAddArgs{Stream: w.key, NoMkStream: true, ID: id, Values: []any{field, value}}
+	return &redis.XAddArgs{Stream: w.stream, NoMkStream: true, ID: id, Values: []any{field, value}}
 }
 
 func entryID(n uint64) string { return strconv.FormatUint(n, 10) + "-0" }
 
+func (w *streamWriter) counted(ctx context.Context, pipe redis.Pipeliner) *redis.IntCmd {
+	return pipe.HIncrBy(ctx, w.counter, "batches", 1)
+}
+
 func (w *streamWriter) write(ctx context.Context, b *batch) (doubtful bool, err error) {
-	trimmed := w.trimmed.Load()
 	pipe := w.rdb.Pipeline()
 	add := pipe.XAdd(ctx, w.entry(entryID(b.n), "d", b.bytes))
-	length := pipe.XLen(ctx, w.key)
+	count := w.counted(ctx, pipe)
 	_, _ = pipe.Exec(ctx) // the commands tell
-	again, err := added(add)
-	if err != nil {
-		return again, err
-	}
-	return again || w.short(b.n, trimmed, length), nil
+	again, err := w.added(ctx, add)
+	return w.fellBack(count) || again, err
 }
 
 // added says how an append went. again: the batch was there already.
-func added(add *redis.StringCmd) (again bool, err error) {
+func (w *streamWriter) added(ctx context.Context, add *redis.StringCmd) (again bool, err error) {
 	err = add.Err()
 	switch {
 	case err == nil:
 		return false, nil
 	case errors.Is(err, redis.Nil):
+		// The count that came behind it is all that is left of a node that is buried.
+		_ = w.rdb.HDel(ctx, w.counter, "batches").Err()
 		return false, errGone
 	case redis.HasErrorPrefix(err, "The ID specified in XADD is equal or smaller"):
 		return true, nil
@@ -60,13 +62,13 @@ func added(add *redis.StringCmd) (again bool, err error) {
 	return false, fmt.Errorf("resume: append to journal: %w", err)
 }
 
-// short reports whether the stream has not as many entries as it should have with batch n at its end.
-func (w *streamWriter) short(n, trimmed uint64, length *redis.IntCmd) bool {
-	if length.Err() != nil {
+func (w *streamWriter) fellBack(count *redis.IntCmd) bool {
+	before := w.count
+	if count.Err() != nil {
 		return true
 	}
-	have := uint64(length.Val())
-	return have+w.trimming.Load() < n+1 || have+trimmed > n+1
+	w.count = count.Val()
+	return w.count != before+1
 }
 
 func (w *streamWriter) close() {}
@@ -105,23 +107,23 @@ func (w *replicatedWriter) try(ctx context.Context, b *batch) (doubtful bool, er
 		// It was too few replicas, on the same connection.
 		return true, w.waited(w.conn.Do(ctx, "WAIT", w.replicas, w.timeout.Milliseconds()))
 	}
-	trimmed := w.trimmed.Load()
 	pipe := w.conn.Pipeline()
 	w.asking(ctx, pipe)
 	add := pipe.XAdd(ctx, w.entry(entryID(b.n), "d", b.bytes))
 	w.asking(ctx, pipe)
-	length := pipe.XLen(ctx, w.key)
+	count := w.counted(ctx, pipe)
 	wait := pipe.Do(ctx, "WAIT", w.replicas, w.timeout.Milliseconds())
 	_, _ = pipe.Exec(ctx) // the commands tell
-	again, err := added(add)
+	again, err := w.added(ctx, add)
 	if err != nil {
 		return again, err
 	}
+	doubtful = w.fellBack(count)
 	if again {
 		return true, w.touch(ctx, b)
 	}
 	w.wrote = b.n
-	return w.short(b.n, trimmed, length), w.waited(wait)
+	return doubtful, w.waited(wait)
 }
 
 // touch writes something behind a batch that another connection wrote, so that there is something to wait for.
@@ -132,7 +134,7 @@ func (w *replicatedWriter) touch(ctx context.Context, b *batch) error {
 	add := pipe.XAdd(ctx, w.entry(fmt.Sprint(b.n, "-", w.touched), "again", ""))
 	wait := pipe.Do(ctx, "WAIT", w.replicas, w.timeout.Milliseconds())
 	_, _ = pipe.Exec(ctx) // the commands tell
-	switch again, err := added(add); {
+	switch again, err := w.added(ctx, add); {
 	case err != nil:
 		return err
 	case again:
@@ -166,7 +168,7 @@ func (w *replicatedWriter) dial(ctx context.Context) (*redis.Conn, error) {
 	case *redis.Client:
 		return c.Conn(), nil
 	case *redis.ClusterClient:
-		server, err := c.MasterForKey(ctx, w.key)
+		server, err := c.MasterForKey(ctx, w.stream)
 		if w.ask != "" {
 			server, err = masterAt(ctx, c, w.ask)
 		}

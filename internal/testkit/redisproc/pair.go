@@ -57,6 +57,13 @@ func must(t testing.TB, err error) {
 // URL is what REDIS_URL takes.
 func (p *Pair) URL() string { return "redis+sentinel://" + p.sentinel.Addr() + "/" + master }
 
+// Rejoin runs the primary that Failover killed as the replica. The Sentinel would do it too, after ten seconds.
+func (p *Pair) Rejoin(t testing.TB) {
+	t.Helper()
+	p.Replica.Restart(t)
+	must(t, p.Replica.admin.ReplicaOf(context.Background(), "127.0.0.1", fmt.Sprint(p.Primary.port)).Err())
+}
+
 // Failover kills the primary and returns when the replica has taken its place; Primary is the new one then.
 func (p *Pair) Failover(t testing.TB) {
 	t.Helper()

@@ -391,7 +391,8 @@ func (sv *Service) build(r Restored, shared map[stanza.ID]*copies) (*Session, er
 		in: r.Handled, handled: r.Handled, settled: r.Handled,
 		managed: r.State.Managed, token: r.State.Token, max: r.State.Max, base: r.State.Base, asked: r.Acked,
 		priority: r.State.Priority, interested: r.State.Flags&stateInterested != 0, dirty: true,
-		stored: true, // perhaps only by the journal; taking out a row that is not there does no harm
+		rebuilt: true,
+		stored:  true, // perhaps only by the journal; taking out a row that is not there does no harm
 	}
 	if r.State.Flags&stateReceipts != 0 {
 		s.receiptsKnown.Store(receiptsSent)

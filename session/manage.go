@@ -192,6 +192,17 @@ func (st *stream) resume(e *stanza.Element) error {
 		return nil
 	}
 	place, ok := s.placeLocked(uint32(h))
+	if !ok && s.rebuilt && old == nil {
+		// It has what the stores lost with the process before: repeating or skipping something is all that could be
+		// done here, so it begins anew.
+		settled, known := s.handled, s.hLocked(s.out.most)
+		s.mu.Unlock()
+		s.log.Error("client has more than is known of its session, which ends", "h", h, "known", known)
+		sv.metrics.resumes.WithLabelValues("too-high").Inc()
+		sv.end(s, nil)
+		st.control(smFailed("item-not-found", &settled))
+		return nil
+	}
 	if !ok {
 		sent := s.hLocked(s.out.most)
 		// The old stream is cut all the same: its reader was told to stop.

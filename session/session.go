@@ -40,6 +40,7 @@ type Session struct {
 	stream   *stream // the attached one, nil while detached
 	ended    bool
 	moved    bool // ended here, and goes on at another node
+	rebuilt  bool // made of what another process left, or handed over
 	leaving  bool // ended, its client closed the stream, the transport has not closed yet
 	holds    bool // ended, and its user stays here until it is buried
 	spilling bool // over its caps, about to end

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,7 @@ type node struct {
 	cfg   Config
 	env   map[string]string
 	url   string
+	roots *x509.CertPool // who signed the certificate behind a wss url
 	admin string
 	log   *syncBuffer
 
@@ -240,7 +242,7 @@ func (n *node) authenticated(user string) *client {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := xmppclient.Dial(ctx, n.url)
+	conn, err := xmppclient.DialTLS(ctx, n.url, n.roots)
 	if err != nil {
 		n.t.Fatal(err)
 	}

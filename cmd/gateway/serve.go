@@ -317,8 +317,8 @@ func (g *gateway) close() error {
 	if g.sessions != nil {
 		g.sessions.Close()
 	}
-	if g.cache != nil {
-		errs = append(errs, g.cache.Shutdown(ctx))
+	if g.cache != nil && g.cluster == nil {
+		errs = append(errs, g.cache.Shutdown(ctx)) // in a cluster others have it by now
 	}
 	if g.box != nil {
 		errs = append(errs, g.box.Close(ctx))

@@ -55,6 +55,10 @@ chaos: build ## the bad-network runs of e2e ten times as long (E2E_SCALE)
 bench: build ## gateway and bare relay side by side (about five minutes, two cores)
 	go run ./bench/cmd/suite -gateway bin/gateway $(BENCH)
 
+.PHONY: bench-cluster
+bench-cluster: build ## two gateways, Redis and PostgreSQL (about eight minutes, two cores)
+	go run ./bench/cmd/suite -cluster -gateway bin/gateway $(BENCH)
+
 .PHONY: settings
 settings: build ## write the settings table of README.md anew
 	scripts/settings.sh

@@ -72,6 +72,16 @@ func (t *Target) meter() (m meter, err error) {
 	return m, err
 }
 
+// Watch is what the server takes for a time in which nothing is asked of it.
+func (t *Target) Watch(d time.Duration) (Effort, error) {
+	m, err := t.meter()
+	if err != nil {
+		return Effort{}, err
+	}
+	time.Sleep(d)
+	return m.read()
+}
+
 func (m meter) read() (e Effort, err error) {
 	e.Wall = time.Since(m.started)
 	server, err := cpuOf(m.target.PIDs)

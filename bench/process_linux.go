@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -51,6 +52,28 @@ func Pin(cores ...int) error {
 	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return fmt.Errorf("bench: pinning to cores %v: %w", cores, err)
+	}
+	return nil
+}
+
+// PinProcess binds a process that runs, with all its threads, to cores. What it starts from now on is bound, too.
+func PinProcess(pid int, cores ...int) error {
+	var set unix.CPUSet
+	for _, core := range cores {
+		set.Set(core)
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return fmt.Errorf("bench: pinning: %w", err)
+	}
+	for _, thread := range threads {
+		tid, err := strconv.Atoi(thread.Name())
+		if err != nil {
+			return fmt.Errorf("bench: pinning: %w", err)
+		}
+		if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("bench: pinning process %d to cores %v: %w", pid, cores, err)
+		}
 	}
 	return nil
 }

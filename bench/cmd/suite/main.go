@@ -1,7 +1,8 @@
 //go:build linux
 
 // Command suite runs every measurement of the gateway and of the bare relay in one go and prints them side by side,
-// each with its bound and a verdict: "make bench". Server and relay have one core, this program has the other.
+// each with its bound and a verdict: "make bench". Server and relay have one core, this program has the other. With
+// -cluster it measures two gateways with their Redis and PostgreSQL instead: "make bench-cluster".
 //
 // It ends with status 1 when a bound is missed, when a message was lost, repeated or out of order, or when something
 // could not be measured.
@@ -29,6 +30,8 @@ type options struct {
 	loadCore   int
 	limit      time.Duration
 	only       string
+	cluster    bool
+	report     string
 }
 
 // list is a flag that may be given several times.
@@ -65,8 +68,11 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.short, "short", false, "less of everything, in a minute")
 	f.IntVar(&o.serverCore, "server-core", 0, "core for the gateway and the relay")
 	f.IntVar(&o.loadCore, "load-core", 1, "core for the load; -1 to pin nothing")
-	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 7m, or 2m with -short)")
-	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, idle (empty: all)")
+	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 7m, or 2m with -short; twice that with -cluster)")
+	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, idle (empty: all);\n"+
+		"with -cluster: idle, chat, paced, offline, cut, storm, kill, lease")
+	f.BoolVar(&o.cluster, "cluster", false, "measure a cluster of two gateways, Redis and PostgreSQL")
+	f.StringVar(&o.report, "json", "", "file for all figures of all rounds")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -77,6 +83,9 @@ func parse(args []string) (*options, error) {
 		o.limit = 7 * time.Minute
 		if o.short {
 			o.limit = 2 * time.Minute
+		}
+		if o.cluster {
+			o.limit *= 2
 		}
 	}
 	if o.rounds == 0 {
@@ -110,6 +119,10 @@ func run(args []string, out, progress io.Writer) (ok bool, err error) {
 		return false, fmt.Errorf("making a directory: %w", err)
 	}
 	s := &suite{options: o, progress: progress, started: time.Now()}
+	measure := s.run
+	if o.cluster {
+		measure = (&cluster{suite: s}).run
+	}
 	defer s.stop()
 	timeout := time.AfterFunc(o.limit, func() {
 		fmt.Fprintf(progress, "giving up after %v\n", o.limit)
@@ -117,8 +130,12 @@ func run(args []string, out, progress io.Writer) (ok bool, err error) {
 		os.Exit(1)
 	})
 	defer timeout.Stop()
-	if err := s.run(); err != nil {
+	if err := measure(); err != nil {
 		return false, err
 	}
-	return s.table.print(out), nil
+	ok = s.table.print(out)
+	if o.report != "" {
+		err = s.table.writeReport(o.report)
+	}
+	return ok, err
 }

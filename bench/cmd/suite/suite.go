@@ -31,6 +31,7 @@ type suite struct {
 	mu      sync.Mutex
 	servers []*process
 	ended   time.Duration // CPU time of those that were stopped
+	beside  *beside       // of a cluster: its databases
 
 	gatewayTarget, relayTarget *bench.Target
 	admin                      string
@@ -47,10 +48,7 @@ func (s *suite) run() error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	for _, step := range []struct {
-		name string
-		run  func()
-	}{
+	s.measure([]step{
 		{"login", s.login},
 		{"chat", s.chat},
 		{"paced", s.paced},
@@ -58,7 +56,18 @@ func (s *suite) run() error {
 		{"resume", s.resume},
 		{"offline", s.offline},
 		{"idle", s.idle},
-	} {
+	})
+	return nil
+}
+
+// step is a part of a run that may be asked for by its name.
+type step struct {
+	name string
+	run  func()
+}
+
+func (s *suite) measure(steps []step) {
+	for _, step := range steps {
 		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), step.name) {
 			continue
 		}
@@ -66,7 +75,6 @@ func (s *suite) run() error {
 		s.alone(step.name, step.run)
 	}
 	fmt.Fprintf(s.progress, "%6.1fs done\n\n", time.Since(s.started).Seconds())
-	return nil
 }
 
 // alone runs a step and warns when other programs had a share of the cores meanwhile: CPU times suffer a little from
@@ -97,7 +105,11 @@ func (s *suite) strangers() (time.Duration, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := s.ended
+	own, err := s.beside.cpu()
+	if err != nil {
+		return 0, err
+	}
+	own += s.ended
 	for _, pid := range append(s.pids(), os.Getpid()) {
 		cpu, err := bench.CPUTime(pid)
 		if err != nil {
@@ -117,10 +129,14 @@ func (s *suite) pids() (all []int) {
 
 // prepare makes the users and starts both servers.
 func (s *suite) prepare() error {
-	users := 10_000
-	if s.short {
-		users = 1_500
+	if err := s.importUsers(scale(s, 10_000, 1_500)); err != nil {
+		return err
 	}
+	return s.start()
+}
+
+// importUsers makes the users. more is settings of the gateway.
+func (s *suite) importUsers(users int, more ...string) error {
 	s.accounts = bench.NumberedAccounts("u", users, password)
 	file := filepath.Join(s.dir, "users.csv")
 	if err := writeUsers(file, s.accounts); err != nil {
@@ -128,12 +144,12 @@ func (s *suite) prepare() error {
 	}
 	fmt.Fprintf(s.progress, "%6.1fs importing %d users\n", time.Since(s.started).Seconds(), users)
 	imports := exec.Command(s.gateway, "user", "import", file)
-	imports.Env = s.gatewayEnv("", "")
+	imports.Env = s.gatewayEnv("data", "", "", more...)
 	var said []byte
 	if err := onCores(s.cores(), func() (err error) { said, err = imports.CombinedOutput(); return err }); err != nil {
 		return fmt.Errorf("importing users: %w: %s", err, said)
 	}
-	return s.start()
+	return nil
 }
 
 func writeUsers(path string, accounts []*bench.Account) error {
@@ -153,16 +169,16 @@ func writeUsers(path string, accounts []*bench.Account) error {
 
 // gatewayEnv is the gateway's settings: its own defaults, but for addresses, the data directory, and fewer SCRAM
 // iterations (the least that RFC 7677 §4 allows), which are spent by the import and by clients, not by its logins.
-func (s *suite) gatewayEnv(listen, admin string) []string {
+func (s *suite) gatewayEnv(data, listen, admin string, more ...string) []string {
 	own := []string{
-		"HOLDFAST_DATA_DIR=" + filepath.Join(s.dir, "data"),
+		"HOLDFAST_DATA_DIR=" + filepath.Join(s.dir, data),
 		"HOLDFAST_DOMAINS=" + domain,
 		"HOLDFAST_AUTH_SCRAM_ITERATIONS=4096",
 	}
 	if listen != "" {
 		own = append(own, "HOLDFAST_LISTEN="+listen, "HOLDFAST_ADMIN_LISTEN="+admin)
 	}
-	return environment(append(own, s.env...)...)
+	return environment(append(append(own, more...), s.env...)...)
 }
 
 func (s *suite) cores() []int {
@@ -170,6 +186,14 @@ func (s *suite) cores() []int {
 		return nil
 	}
 	return []int{s.serverCore, s.loadCore}
+}
+
+// serverCores is where what is measured runs.
+func (s *suite) serverCores() []int {
+	if s.loadCore < 0 {
+		return nil
+	}
+	return []int{s.serverCore}
 }
 
 // start starts gateway and relay on the servers' core.
@@ -185,12 +209,9 @@ func (s *suite) start() error {
 	if err != nil {
 		return fmt.Errorf("looking for this program: %w", err)
 	}
-	var core []int
-	if s.loadCore >= 0 {
-		core = []int{s.serverCore}
-	}
+	core := s.serverCores()
 	s.admin = addresses[1]
-	gateway, err := launch("gateway", s.dir, core, s.gatewayEnv(addresses[0], s.admin), addresses[0], s.gateway)
+	gateway, err := launch("gateway", s.dir, core, s.gatewayEnv("data", addresses[0], s.admin), addresses[0], s.gateway)
 	if err != nil {
 		return err
 	}
@@ -207,14 +228,14 @@ func (s *suite) start() error {
 	s.relayTarget = &bench.Target{
 		Name: "relay", URL: "ws://" + addresses[2] + "/relay", Relay: true, PIDs: []int{relay.cmd.Process.Pid},
 	}
-	return s.ready()
+	return ready(s.admin)
 }
 
-// ready waits for the gateway's own word.
-func (s *suite) ready() error {
+// ready waits for a gateway's own word.
+func ready(admin string) error {
 	client := http.Client{Timeout: time.Second}
 	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
-		resp, err := client.Get("http://" + s.admin + "/readyz")
+		resp, err := client.Get("http://" + admin + "/readyz")
 		if err != nil {
 			continue
 		}
@@ -240,6 +261,17 @@ func (s *suite) stop() {
 		s.ended += p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	}
 	s.servers = nil
+	s.beside.close()
+	s.beside = nil
+}
+
+// lose ends a server, and goes on without it.
+func (s *suite) lose(p *process, end func(*process)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end(p)
+	s.ended += p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+	s.servers = slices.DeleteFunc(s.servers, func(o *process) bool { return o == p })
 }
 
 func (s *suite) kill() {
@@ -248,19 +280,20 @@ func (s *suite) kill() {
 	for _, p := range s.servers {
 		p.kill()
 	}
+	s.beside.close()
 }
 
-// mallocs reads how many objects the gateway has allocated so far from its metrics.
-func (s *suite) mallocs() (float64, error) {
+// metric reads a value without labels from a gateway's metrics.
+func metric(admin, name string) (float64, error) {
 	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + s.admin + "/metrics")
+	resp, err := client.Get("http://" + admin + "/metrics")
 	if err != nil {
 		return 0, fmt.Errorf("metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), "go_memstats_mallocs_total "); ok {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				return 0, fmt.Errorf("metrics: %w", err)
@@ -268,5 +301,5 @@ func (s *suite) mallocs() (float64, error) {
 			return n, nil
 		}
 	}
-	return 0, errors.Join(errors.New("metrics: no go_memstats_mallocs_total"), lines.Err())
+	return 0, errors.Join(errors.New("metrics: no "+name), lines.Err())
 }

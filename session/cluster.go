@@ -186,6 +186,10 @@ func (sv *Service) locate(s *Session, e *stanza.Element, kind stanza.Kind) error
 // find is Cluster.Locate, which claims only users who exist.
 func (sv *Service) find(ctx context.Context, user stanza.Addr, claim bool) error {
 	if claim {
+		// Where there is a home there is a user, whether the accounts can be asked or not.
+		if err := sv.cluster.Locate(ctx, user, false); !errors.Is(err, ErrNowhere) {
+			return err
+		}
 		exists, err := sv.accounts.Exists(ctx, user)
 		if err != nil {
 			return errors.Join(ErrBusy, err)

@@ -39,20 +39,34 @@ func startCluster(t *testing.T, n int, more map[string]string) []*gatewayproc.Ga
 
 func startClusterOn(t *testing.T, redisURL string, n int, more map[string]string) []*gatewayproc.Gateway {
 	t.Helper()
+	nodes := startAny(t, redisURL, n, more)
+	t.Cleanup(func() { noErrors(t, nodes, "level=ERROR") })
+	return nodes
+}
+
+// startTroubled runs two gateways that will have errors to log, because a store goes away.
+func startTroubled(t *testing.T, redisURL string, more map[string]string) []*gatewayproc.Gateway {
+	t.Helper()
+	nodes := startAny(t, redisURL, 2, more)
+	t.Cleanup(func() { noErrors(t, nodes, "panic:") })
+	return nodes
+}
+
+func startAny(t *testing.T, redisURL string, n int, more map[string]string) []*gatewayproc.Gateway {
+	t.Helper()
 	nodes := gatewayproc.StartNodes(t, gatewayproc.Cluster{
 		RedisURL: redisURL, Prefix: redisproc.Prefix(), DatabaseURL: postgresproc.New(t), Env: quick(more),
 	}, n)
-	t.Cleanup(func() { noErrors(t, nodes) })
 	awaitMembers(t, nodes, n)
 	return nodes
 }
 
-// noErrors sees that no gateway logged what must not happen.
-func noErrors(t *testing.T, nodes []*gatewayproc.Gateway) {
+// noErrors sees that no gateway panicked, or logged what must not happen.
+func noErrors(t *testing.T, nodes []*gatewayproc.Gateway, sign string) {
 	t.Helper()
 	for i, g := range nodes {
 		for line := range strings.Lines(g.Log()) {
-			if strings.Contains(line, "panic:") || strings.Contains(line, "level=ERROR") && !strings.Contains(line, "msg=\"fenced") {
+			if strings.Contains(line, "panic:") || strings.Contains(line, sign) && !strings.Contains(line, "msg=\"fenced") {
 				t.Errorf("gateway %d: %s", i, strings.TrimSpace(line))
 				break
 			}
@@ -128,6 +142,17 @@ func resume(t *testing.T, g *gatewayproc.Gateway, name, id string, had *user) (u
 func (u *user) chat(to, text string) {
 	u.t.Helper()
 	u.send(fmt.Sprintf("<message xmlns='jabber:client' type='chat' id='%s' to='%s'><body>%s</body></message>", strings.ReplaceAll(text, " ", "-"), to, text))
+}
+
+// inOrder waits for messages with these bodies, and for no others between them.
+func (u *user) inOrder(bodies ...string) {
+	u.t.Helper()
+	for _, want := range bodies {
+		m := u.expect("the message "+want, func(e *xmppclient.Element) bool { return e.Name.Local == "message" })
+		if b := m.Child("", "body"); b == nil || b.Text != want {
+			u.t.Errorf("%s got %v, want %s", u.JID, m, want)
+		}
+	}
 }
 
 // silent sees that no message has come that nobody expected, up to the answer to a ping.

@@ -95,6 +95,14 @@ func (u *modelUser) awaitAvailable(t *testing.T) {
 	}
 }
 
+// awaitOnline waits until the client has a session on a connection.
+func (u *modelUser) awaitOnline(t *testing.T) {
+	t.Helper()
+	if err := u.client.Await(within(t, 20*time.Second), u.client.Online); err != nil {
+		t.Fatalf("%s does not come back: %v; %+v", u.name, err, u.client.Stats())
+	}
+}
+
 // TestModelClientsOnABadNetwork holds the gateway to the delivery contract with clients that do no more and no less
 // than XEP-0198 says: whatever happens, every message arrives once and in order.
 func TestModelClientsOnABadNetwork(t *testing.T) {

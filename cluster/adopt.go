@@ -273,3 +273,45 @@ func (n *Node) pinOver(ctx context.Context, user stanza.Addr, dead string) error
 	}
 	return nil
 }
+
+// endScript takes the streams of a node that ends, KEYS[1] and [2], if nobody has sent it anything that it has not
+// carried out and nobody has fenced it (KEYS[3]), and leaves in KEYS[4] how far each sender's messages were taken.
+var endScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[3]) == 1 or redis.call('XLEN', KEYS[2]) > 0 then
+	return 0
+end
+redis.call('SET', KEYS[3], ARGV[1])
+redis.call('DEL', KEYS[1], KEYS[2])
+for i = 3, #ARGV, 2 do
+	redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+end
+redis.call('HSET', KEYS[4], '', '')
+redis.call('PEXPIRE', KEYS[4], ARGV[2])
+return 1`)
+
+// End is for a node that has left nothing for others, after Close: it buries itself. It reports false when there is
+// something after all.
+func (n *Node) End(ctx context.Context) (bool, error) {
+	keys := []string{n.keys.Node(n.id, "journal"), n.keys.Node(n.id, "mailbox"), n.keys.Node(n.id, "fence"), n.keys.Node(n.id, "tomb")}
+	args := []any{n.id, tombTime.Milliseconds()}
+	for from, seen := range n.recv.Received("") {
+		args = append(args, from, seen)
+	}
+	ok, err := endScript.Run(ctx, n.rdb, keys, args...).Bool()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return false, fmt.Errorf("cluster: end: %w", err)
+	}
+	if !ok {
+		return false, nil
+	}
+	if err := n.heir.Bury(ctx, n.id); err != nil {
+		return true, err
+	}
+	if err := n.rdb.Del(ctx, n.keys.Node(n.id, "fence")).Err(); err != nil {
+		return true, fmt.Errorf("cluster: end: %w", err)
+	}
+	if err := n.rdb.HDel(ctx, n.keys.Nodes(), n.id).Err(); err != nil {
+		return true, fmt.Errorf("cluster: end: %w", err)
+	}
+	return true, nil
+}

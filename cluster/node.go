@@ -30,7 +30,7 @@ type Receiver interface {
 	// Reroute carries out, here or by Forward, a message for a user whose home it did not reach.
 	Reroute(ctx context.Context, user stanza.Addr, m Message, o Origin) error
 	// Received says for each node up to which Message.Seq what it sent to a dead one has been carried out, there and
-	// here.
+	// here; with "", what it sent to this one.
 	Received(dead string) map[string]uint32
 	// Gone is told of each node that is not a member any more.
 	Gone(node string)

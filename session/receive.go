@@ -44,13 +44,13 @@ func (sv *Service) peerFor(link string) (*Session, error) {
 	return p, err
 }
 
-// Received says for each node how far what it sent to a dead one has been carried out.
+// Received says for each node how far what it sent to a dead one, with "" to this one, has been carried out.
 func (sv *Service) Received(dead string) map[string]uint32 {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	seen := make(map[string]uint32)
 	for link, p := range sv.peers {
-		if node, of, ok := strings.Cut(link, "/"); ok && of == dead {
+		if node, of, _ := strings.Cut(link, "/"); of == dead {
 			p.mu.Lock()
 			seen[node] = p.handled
 			p.mu.Unlock()

@@ -188,6 +188,13 @@ func (sv *Service) Drain(ctx context.Context) {
 // drainGap is how long the draining of one session may take for those that follow.
 const drainGap = 2 * time.Millisecond
 
+// Empty reports whether there is no session.
+func (sv *Service) Empty() bool {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return len(sv.sessions) == 0
+}
+
 // all returns the sessions of this moment.
 func (sv *Service) all() []*Session {
 	sv.mu.Lock()

@@ -87,10 +87,19 @@ func (m *member) fenced() <-chan struct{} {
 	return m.node.Fenced()
 }
 
-// leave gives the sessions to whoever is left. What comes in from now on is in the journal, for them too.
-func (m *member) leave(ctx context.Context) error {
+// leave gives the sessions to whoever is left. What comes in from now on is in the journal, for them too. A node that
+// has nothing for others leaves nothing behind.
+func (m *member) leave(ctx context.Context, g *gateway) error {
 	err := m.node.Leave(ctx)
+	written := m.store.Appended()
+	err = errors.Join(err, m.store.Checkpoint(ctx, live{g.sessions}, g.behind()...))
 	m.node.Close()
+	if err == nil && g.sessions.Empty() && g.cache.Len() == 0 && m.store.Appended() == written {
+		ended, err := m.node.End(ctx)
+		if ended || err != nil {
+			return errors.Join(err, m.store.Close(), g.kept.fence(ctx, m.node.ID()), m.rdb.Close())
+		}
+	}
 	return errors.Join(err, m.store.Leave(ctx), m.node.Left(ctx), m.rdb.Close())
 }
 

@@ -304,11 +304,12 @@ func (g *gateway) close() error {
 			errs = append(errs, fmt.Errorf("connections: %w", err))
 		}
 	}
-	if g.restored {
+	switch {
+	case !g.restored:
+	case g.cluster != nil:
+		errs = append(errs, g.cluster.leave(ctx, g))
+	default:
 		errs = append(errs, g.store.Checkpoint(ctx, live{g.sessions}, g.behind()...))
-	}
-	if g.cluster != nil {
-		errs = append(errs, g.cluster.leave(ctx))
 	}
 	g.stop()
 	if err := within(ctx, func() error { g.background.Wait(); return nil }); err != nil {
@@ -323,7 +324,7 @@ func (g *gateway) close() error {
 	if g.box != nil {
 		errs = append(errs, g.box.Close(ctx))
 	}
-	if g.store != nil {
+	if g.store != nil && g.cluster == nil {
 		errs = append(errs, g.store.Close())
 	}
 	if g.kept != nil {

@@ -15,7 +15,7 @@ import (
 
 const (
 	readAtOnce = 64
-	readBlock  = time.Second
+	readBlock  = 250 * time.Millisecond // Close waits for it
 	trimEvery  = 50 * time.Millisecond
 	tellEvery  = 10 * time.Second
 	// settleBytes of messages are carried out before the journal is waited for.

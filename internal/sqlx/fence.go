@@ -33,9 +33,10 @@ func (p *Postgres) Join(ctx context.Context, node string) error {
 	return nil
 }
 
-// Fence lets node write nothing any more. It waits for transactions of node that are under way.
+// Fence lets node write nothing any more. It waits for transactions of node that are under way. A gateway that ends may
+// fence itself.
 func (p *Postgres) Fence(ctx context.Context, node string) error {
-	_, err := p.Exec(ctx, `DELETE FROM gateway_node WHERE node = $1`, node)
+	_, err := p.exec(ctx, `DELETE FROM gateway_node WHERE node = $1`, node)
 	return err
 }
 

@@ -179,6 +179,10 @@ func (p *Postgres) Exec(ctx context.Context, statement string, args ...any) (row
 		})
 		return rows, err
 	}
+	return p.exec(ctx, statement, args...)
+}
+
+func (p *Postgres) exec(ctx context.Context, statement string, args ...any) (int64, error) {
 	ctx, cancel := p.Bound(ctx)
 	defer cancel()
 	res, err := p.pool.ExecContext(ctx, statement, args...)

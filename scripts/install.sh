@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: a C compiler (for the race detector), Node with npm (for the
-# stock clients), redis-server and PostgreSQL (the tests start their own), the Go tools at their pinned versions, the npm
-# packages by their lock files. It uses apt, the Go module proxy and npm; what is there already is left alone.
+# stock clients), redis-server, PostgreSQL, HAProxy and nginx (the tests start their own), the Go tools at their pinned
+# versions, the npm packages by their lock files. It uses apt, the Go module proxy and npm; what is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/versions.sh
@@ -36,6 +36,8 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v setpriv >/dev/null || missing+=(util-linux)
 # Debian may start a cluster of its own along with it, which the tests leave alone.
 if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then missing+=(postgresql); fi
+command -v haproxy >/dev/null || missing+=(haproxy)
+command -v nginx >/dev/null || missing+=(nginx-light)
 if ! command -v node >/dev/null; then missing+=(nodejs); fi
 if ! command -v npm >/dev/null; then missing+=(npm); fi
 if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi

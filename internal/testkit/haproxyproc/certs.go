@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 )
 
@@ -78,4 +79,24 @@ func (a *Authority) server() (string, error) {
 		return "", fmt.Errorf("certificate: %w", err)
 	}
 	return file, nil
+}
+
+// NewAuthority makes an authority for a test that starts its server itself.
+func NewAuthority(t testing.TB) *Authority {
+	t.Helper()
+	a, err := newAuthority(t.TempDir())
+	if err != nil {
+		t.Fatalf("haproxyproc: %v", err)
+	}
+	return a
+}
+
+// Server is a file with a certificate for this machine and its key, one behind the other (PEM).
+func (a *Authority) Server(t testing.TB) string {
+	t.Helper()
+	file, err := a.server()
+	if err != nil {
+		t.Fatalf("haproxyproc: %v", err)
+	}
+	return file
 }

@@ -23,7 +23,7 @@ func TestStockClientsOnABadNetwork(t *testing.T) {
 	streams := []tally.Stream{{From: "anna", To: "bert"}, {From: "bert", To: "anna"}, {From: "cleo", To: "dora"}, {From: "dora", To: "cleo"}}
 	g.AddUsers(names...)
 	count := new(tally.Tally)
-	w := &weather{t: t, g: g}
+	w := &weather{t: t, servers: lone{g}}
 	var users []*nodeClient
 	for i, name := range names {
 		p, err := cutproxy.Listen(g.Addr())
@@ -69,32 +69,21 @@ func TestStockClientsOnABadNetwork(t *testing.T) {
 
 // counting counts what a driver says of the chat.
 func counting(name string, count *tally.Tally) func(nodeEvent) {
+	return countingEvents(name, count, false)
+}
+
+func countingEvents(name string, count *tally.Tally, bounces bool) func(nodeEvent) {
 	return func(e nodeEvent) {
 		switch e.Event {
 		case "acked":
-			if s, n, ok := chatID(e.ID); ok {
-				count.Acknowledge(s, n)
-			}
+			countAck(e.ID, count)
 		case "stanza":
 			el, err := xmppclient.Parse(e.XML)
 			if err != nil {
 				count.Fault("%s: %v", name, err)
 				return
 			}
-			if el.Name.Local != "message" {
-				return
-			}
-			body := el.Child("", "body")
-			if body == nil || el.Attr("type") == "error" {
-				count.Fault("%s got %v", name, el)
-				return
-			}
-			s, n, ok := chatBody(body.Text)
-			if !ok || s.To != name {
-				count.Fault("%s got %v", name, el)
-				return
-			}
-			count.Arrive(s, n)
+			countStanza(name, el, count, bounces)
 		}
 	}
 }

@@ -45,35 +45,54 @@ func chatID(id string) (tally.Stream, int, bool) {
 
 func startModel(t *testing.T, g *gatewayproc.Gateway, name string, count *tally.Tally) *modelUser {
 	t.Helper()
-	p, err := cutproxy.Listen(g.Addr())
+	return runModel(t, name, g.Addr(), xmppclient.Config{
+		OnStanza: func(e *xmppclient.Element) { countStanza(name, e, count, false) },
+		OnAck:    func(id string) { countAck(id, count) },
+	})
+}
+
+// countStanza counts what a client got. Unless bounces may come, an error is a fault.
+func countStanza(name string, e *xmppclient.Element, count *tally.Tally, bounces bool) {
+	if e.Name.Local != "message" {
+		return
+	}
+	if e.Attr("type") == "error" && bounces {
+		if s, n, ok := chatID(e.Attr("id")); ok && s.From == name {
+			count.Bounce(s, n)
+			return
+		}
+	}
+	body := e.Child("", "body")
+	if e.Attr("type") == "error" || body == nil {
+		count.Fault("%s got %v", name, e)
+		return
+	}
+	s, n, ok := chatBody(body.Text)
+	if !ok || s.To != name || !strings.HasPrefix(e.Attr("from"), bare(s.From)+"/") {
+		count.Fault("%s got %v", name, e)
+		return
+	}
+	count.Arrive(s, n)
+}
+
+func countAck(id string, count *tally.Tally) {
+	if s, n, ok := chatID(id); ok {
+		count.Acknowledge(s, n)
+	}
+}
+
+// runModel runs a model client behind a proxy of its own in front of target.
+func runModel(t *testing.T, name, target string, cfg xmppclient.Config) *modelUser {
+	t.Helper()
+	p, err := cutproxy.Listen(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &modelUser{name: name, proxy: p}
-	u.client = xmppclient.New(xmppclient.Config{
-		URL: gatewayproc.WebSocketURL(p.Addr()), Account: account(name, "model"),
-		OnStanza: func(e *xmppclient.Element) {
-			if e.Name.Local != "message" {
-				return
-			}
-			body := e.Child("", "body")
-			if e.Attr("type") == "error" || body == nil {
-				count.Fault("%s got %v", name, e)
-				return
-			}
-			s, n, ok := chatBody(body.Text)
-			if !ok || s.To != name || !strings.HasPrefix(e.Attr("from"), bare(s.From)+"/") {
-				count.Fault("%s got %v", name, e)
-				return
-			}
-			count.Arrive(s, n)
-		},
-		OnAck: func(id string) {
-			if s, n, ok := chatID(id); ok {
-				count.Acknowledge(s, n)
-			}
-		},
-	})
+	cfg.URL, cfg.Account = gatewayproc.WebSocketURL(p.Addr()), account(name, "model")
+	if cfg.Roots != nil {
+		cfg.URL = secure(p.Addr())
+	}
+	u := &modelUser{name: name, proxy: p, client: xmppclient.New(cfg)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { u.client.Run(ctx) })
@@ -133,7 +152,7 @@ func TestModelClientsOnABadNetwork(t *testing.T) {
 			cutproxy.Slow: 6 * scale(t), cutproxy.Kill: 5 * scale(t),
 		},
 	})
-	w := &weather{t: t, g: g, proxies: make([]*cutproxy.Proxy, len(users))}
+	w := &weather{t: t, servers: lone{g}, proxies: make([]*cutproxy.Proxy, len(users))}
 	for i, u := range users {
 		w.proxies[i] = u.proxy
 	}

@@ -12,15 +12,24 @@ import (
 // weather carries out a plan of events over some clients' proxies, and feeds the clients messages meanwhile.
 type weather struct {
 	t       *testing.T
-	g       *gatewayproc.Gateway
+	servers servers
 	proxies []*cutproxy.Proxy
-	hit     [cutproxy.Kill + 1]int // events that found something to break
+	hit     [cutproxy.Kinds]int // events that found something to break
 	missed  int
+	diary   []string // what happened when
 }
+
+// servers is where the events happen that are not the network's.
+type servers interface{ happen(e cutproxy.Event) }
+
+// lone is one gateway, which can only be killed.
+type lone struct{ *gatewayproc.Gateway }
+
+func (l lone) happen(cutproxy.Event) { l.Restart() }
 
 func (w *weather) String() string {
 	s := "weather:"
-	for k := cutproxy.Cut; k <= cutproxy.Kill; k++ {
+	for k := cutproxy.Cut; k < cutproxy.Kinds; k++ {
 		s += fmt.Sprintf(" %d %v,", w.hit[k], k)
 	}
 	return s + fmt.Sprintf(" %d found nothing to break", w.missed)
@@ -45,8 +54,9 @@ func (w *weather) carryOut(plan []cutproxy.Event, messages, streams int, say fun
 }
 
 func (w *weather) happen(e cutproxy.Event) {
-	if e.Kind == cutproxy.Kill {
-		w.g.Restart()
+	w.diary = append(w.diary, time.Now().Format("15:04:05.000 ")+e.String())
+	if e.Kind >= cutproxy.Kill {
+		w.servers.happen(e)
 		w.hit[e.Kind]++
 		return
 	}

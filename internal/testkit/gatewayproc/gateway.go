@@ -209,6 +209,12 @@ func (g *Gateway) Ready() bool {
 	return code == http.StatusOK
 }
 
+// Readiness is what /readyz says.
+func (g *Gateway) Readiness() string {
+	_, text := g.get("/readyz")
+	return strings.TrimSpace(text)
+}
+
 // Metrics returns the text of /metrics.
 func (g *Gateway) Metrics() string {
 	_, text := g.get("/metrics")

@@ -40,6 +40,8 @@ type Client struct {
 	in      uint32     // stanzas received in this session
 	control []string   // to write before anything else
 	online  bool
+	leaving bool // says good-bye on the next occasion
+	left    bool
 	changed chan struct{} // closed and replaced when online or queue changes
 	faults  []string
 	stats   Stats
@@ -109,6 +111,28 @@ func (c *Client) Faults() []string {
 	return append([]string(nil), c.faults...)
 }
 
+// Leave ends the session properly (RFC 7395 §3.6), on the connection there is or on the next one, and returns when the
+// server has agreed. Run ends then.
+func (c *Client) Leave(ctx context.Context) error {
+	c.mu.Lock()
+	c.leaving = true
+	if c.online {
+		c.farewellLocked()
+	}
+	c.mu.Unlock()
+	return c.Await(ctx, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.left
+	})
+}
+
+// farewellLocked acknowledges what came, so that none of it goes to anybody else, and closes.
+func (c *Client) farewellLocked() {
+	c.control = append(c.control, fmt.Sprintf("<a xmlns='%s' h='%d'/>", NSSM, c.in), "<close xmlns='"+NSFraming+"'/>")
+	c.poke()
+}
+
 // Online reports whether there is a session on a connection.
 func (c *Client) Online() bool {
 	c.mu.Lock()
@@ -160,15 +184,20 @@ func (c *Client) faultLocked(format string, args ...any) {
 }
 
 // Run keeps the client connected until ctx ends. The last connection is dropped without a word then, so that the
-// session stays resumable.
+// session stays resumable. Leave ends it otherwise.
 func (c *Client) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := c.connect(ctx)
 		c.mu.Lock()
 		c.online = false
+		c.left = c.leaving && errors.Is(err, errClosed)
+		left := c.left
 		c.stats.Ended[how(err)]++
 		c.changedLocked()
 		c.mu.Unlock()
+		if left {
+			return
+		}
 		wait := c.cfg.Backoff
 		if errors.Is(err, errProtocol) {
 			wait = time.Second // it will hardly be better at once

@@ -14,6 +14,7 @@ import (
 var (
 	errDead     = errors.New("silence")
 	errProtocol = errors.New("a broken rule")
+	errClosed   = errors.New("closed by the server")
 )
 
 // connect lives one connection through and says how it ended.
@@ -143,6 +144,9 @@ func (c *Client) resume(ctx context.Context, conn *Conn, token string, in uint32
 func (c *Client) onlineLocked() {
 	c.control = nil
 	c.online = true
+	if c.leaving {
+		c.farewellLocked()
+	}
 	c.stats.Connected++
 	c.changedLocked()
 	c.poke()
@@ -237,7 +241,7 @@ func (c *Client) read(ctx context.Context, conn *Conn, heard *atomic.Int64) erro
 		case e.Is(NSStream, "error"):
 			return fmt.Errorf("stream error %s", e.Condition())
 		case e.Is(NSFraming, "close"):
-			return errors.New("closed by the server")
+			return errClosed
 		default:
 			c.fault("%v in a session", e)
 		}

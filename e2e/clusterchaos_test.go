@@ -1,0 +1,259 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"holdfast/internal/testkit/cutproxy"
+	"holdfast/internal/testkit/gatewayproc"
+	"holdfast/internal/testkit/haproxyproc"
+	"holdfast/internal/testkit/postgresproc"
+	"holdfast/internal/testkit/redisproc"
+	"holdfast/internal/testkit/tally"
+	"holdfast/internal/testkit/xmppclient"
+)
+
+// secure is where clients connect through a balancer, or a proxy in front of it.
+func secure(addr string) string { return "wss://" + addr + "/xmpp-websocket" }
+
+// model is the third library beside strophe and xmppjs.
+const model = "model"
+
+// storm is a cluster behind a balancer, the clients that use it, and what is counted.
+type storm struct {
+	t        *testing.T
+	prefix   string
+	redis    *redisproc.Server
+	nodes    []*gatewayproc.Gateway
+	balancer *haproxyproc.Proxy
+	servers  *supervisor
+	weather  *weather
+	count    *tally.Tally
+
+	names  []string
+	models map[string]*modelUser
+	stock  map[string]*nodeClient
+
+	mu      sync.Mutex
+	resumed []time.Duration // from <resume/> to <resumed/>, of the model clients
+}
+
+// startStorm makes everything up to clients that are online.
+func startStorm(t *testing.T, clients map[string]string) *storm {
+	t.Helper()
+	s := &storm{
+		t: t, prefix: redisproc.Prefix(), redis: redisproc.Standalone(t, redisproc.Durable...), count: new(tally.Tally),
+		models: map[string]*modelUser{}, stock: map[string]*nodeClient{},
+	}
+	s.nodes = gatewayproc.StartNodes(t, gatewayproc.Cluster{
+		RedisURL: s.redis.URL(), Prefix: s.prefix, DatabaseURL: postgresproc.New(t),
+		Env: quick(map[string]string{
+			"HOLDFAST_OFFLINE_LIMIT": "40", // so that some come back
+			"HOLDFAST_DRAIN_SPREAD":  "100ms",
+		}),
+	}, 3)
+	var backends []haproxyproc.Backend
+	for _, g := range s.nodes {
+		backends = append(backends, haproxyproc.Backend{Clients: g.Addr(), Admin: strings.TrimPrefix(g.AdminURL(), "http://")})
+	}
+	s.balancer = haproxyproc.Start(t, backends...)
+	s.servers = supervise(t, s.nodes, s.redis)
+	s.weather = &weather{t: t, servers: s.servers}
+	for name := range clients {
+		s.names = append(s.names, name)
+	}
+	slices.Sort(s.names)
+	s.nodes[0].AddUsers(append([]string{"away"}, s.names...)...)
+	for _, name := range s.names {
+		if clients[name] == model {
+			u := s.model(name)
+			s.models[name] = u
+			s.weather.proxies = append(s.weather.proxies, u.proxy)
+			continue
+		}
+		p, err := cutproxy.Listen(s.balancer.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		s.weather.proxies = append(s.weather.proxies, p)
+		s.stock[name] = startNodeTLS(t, clients[name], name, secure(p.Addr()), s.balancer.File, true, countingEvents(name, s.count, true))
+	}
+	for _, u := range s.models {
+		u.awaitAvailable(t)
+	}
+	for _, c := range s.stock {
+		c.awaitOnline()
+	}
+	return s
+}
+
+func (s *storm) model(name string) *modelUser {
+	return runModel(s.t, name, s.balancer.Addr(), xmppclient.Config{
+		Roots:    s.balancer.Roots,
+		OnStanza: func(e *xmppclient.Element) { countStanza(name, e, s.count, true) },
+		OnAck:    func(id string) { countAck(id, s.count) },
+		OnResumed: func(took time.Duration) {
+			s.mu.Lock()
+			s.resumed = append(s.resumed, took)
+			s.mu.Unlock()
+		},
+	})
+}
+
+// say has a client send the next n messages of a stream.
+func (s *storm) say(st tally.Stream, n int) {
+	for range n {
+		id, xml := chatMessage(st, s.count.Send(st))
+		if u := s.models[st.From]; u != nil {
+			u.client.Send(id, xml)
+		} else {
+			s.stock[st.From].chat(id, xml)
+		}
+	}
+}
+
+// TestClusterOnABadNetwork is the delivery contract in one run: stock clients of both libraries and model clients talk
+// through a balancer with a cluster of three, in pairs within and across libraries and to somebody who is away, while
+// connections break, gateways are killed, stand still until others take them for dead and are restarted one by one, and
+// Redis dies and comes back. What was acknowledged is delivered, came back, or is in offline storage, exactly once and
+// in order; and when everybody has left nothing is left in Redis.
+func TestClusterOnABadNetwork(t *testing.T) {
+	long(t)
+	needClients(t)
+	messages := 3_000 * scale(t)
+	s := startStorm(t, map[string]string{
+		"anna": strophe, "bert": xmppjs, "cleo": model, "dora": strophe, "emil": xmppjs, "fred": model,
+	})
+	var streams []tally.Stream
+	for _, p := range [][2]string{{"anna", "bert"}, {"cleo", "dora"}, {"emil", "fred"}, {"cleo", "fred"}} {
+		streams = append(streams, tally.Stream{From: p[0], To: p[1]}, tally.Stream{From: p[1], To: p[0]})
+	}
+	for _, from := range []string{"anna", "emil", "fred"} {
+		streams = append(streams, tally.Stream{From: from, To: "away"})
+	}
+	plan := cutproxy.Plan(cutproxy.Script{
+		Seed: seed(t), Clients: len(s.names), Servers: len(s.nodes), Pause: 1200 * time.Millisecond, Hold: time.Second,
+		Rate: 20_000, Down: time.Second, Freeze: lease * 3 / 2,
+		Count: map[cutproxy.Kind]int{
+			cutproxy.Cut: 16 * scale(t), cutproxy.Stall: 3 * scale(t), cutproxy.HalfOpen: 3 * scale(t), cutproxy.Slow: 2 * scale(t),
+			cutproxy.Kill: 6 * scale(t), cutproxy.Pause: 2 * scale(t), cutproxy.Drain: (scale(t) + 2) / 3, cutproxy.StoreKill: scale(t),
+		},
+	})
+	t.Cleanup(s.tell)
+	s.weather.carryOut(plan, messages/len(streams), len(streams), func(i, n int) { s.say(streams[i], n) })
+	if t.Failed() {
+		return
+	}
+	s.settle()
+	s.check()
+	s.leave()
+}
+
+// settle waits until everything that was sent is acknowledged, and has arrived, came back or waits for who is away,
+// who then comes.
+func (s *storm) settle() {
+	await(within(s.t, 60*time.Second), func() bool { c := s.count.Counts(); return c.Acknowledged == c.Sent })
+	s.models["away"] = s.model("away")
+	s.names = append(s.names, "away")
+	await(within(s.t, 60*time.Second), func() bool { return s.count.Counts().Complete() })
+	// What would come once too often comes soon.
+	await(within(s.t, 2*time.Second), func() bool { return !s.count.Counts().Clean() })
+}
+
+// check holds the counts to be exact, and sees that enough happened.
+func (s *storm) check() {
+	t := s.t
+	t.Helper()
+	for _, name := range s.names {
+		if c := s.stock[name]; c != nil {
+			c.mu.Lock()
+			t.Logf("%s (%s): %d sessions, %d resumptions", name, c.library, c.fresh, c.resumed)
+			c.mu.Unlock()
+			continue
+		}
+		u := s.models[name]
+		stats := u.client.Stats()
+		t.Logf("%s: %+v", name, stats)
+		for _, f := range u.client.Faults() {
+			t.Errorf("%s: the gateway broke a rule: %s", name, f)
+		}
+		if stats.Bound != 1 || stats.Refused != 0 {
+			t.Errorf("%s: %d sessions, %d resumptions refused; every session should have been resumed", name, stats.Bound, stats.Refused)
+		}
+	}
+	s.mu.Lock()
+	slices.Sort(s.resumed)
+	if n := len(s.resumed); n > 0 {
+		t.Logf("%d resumptions of model clients: median %v, 95 of 100 within %v, longest %v", n, s.resumed[n/2], s.resumed[n*95/100], s.resumed[n-1])
+	}
+	s.mu.Unlock()
+	w := s.weather
+	t.Logf("%v; processes ended by exit code: %v", w, s.servers.ends)
+	report(t, "clients of the cluster", s.count)
+	if w.hit[cutproxy.Kill] < 4 || w.hit[cutproxy.Pause] < 1 || w.hit[cutproxy.Drain] < 1 || w.hit[cutproxy.StoreKill] < 1 || s.servers.ends[3] < 1 {
+		t.Errorf("too little happened: %v; ends %v", w, s.servers.ends)
+	}
+	if c := s.count.Counts(); c.Bounced == 0 {
+		t.Error("nothing came back from a full mailbox")
+	}
+}
+
+// leave has everybody log out and the gateways go, and sees what stays in Redis.
+func (s *storm) leave() {
+	for _, name := range s.names {
+		if c := s.stock[name]; c != nil {
+			c.stop()
+			continue
+		}
+		if err := s.models[name].client.Leave(within(s.t, 15*time.Second)); err != nil {
+			s.t.Errorf("%s does not get away: %v", name, err)
+		}
+	}
+	s.servers.end()
+	for i, g := range s.nodes {
+		if code, took := g.Term(30 * time.Second); code != 0 {
+			s.t.Errorf("gateway %d ended with %d, %v after SIGTERM", i, code, took)
+		}
+	}
+	if left := leftovers(s.t, s.redis, s.prefix); len(left) > 0 {
+		s.t.Errorf("%d keys are left in Redis:\n%s", len(left), strings.Join(left, "\n"))
+	}
+}
+
+// leftovers lists the keys of a cluster, but for those that expire soon by design: the tombs of dead nodes.
+func leftovers(t *testing.T, redis *redisproc.Server, prefix string) []string {
+	t.Helper()
+	ctx := within(t, 10*time.Second)
+	var left []string
+	it := redis.Admin().Scan(ctx, 0, prefix+"*", 1000).Iterator()
+	for it.Next(ctx) {
+		key := it.Val()
+		ttl := redis.Admin().PTTL(ctx, key).Val()
+		if ttl > 0 && (strings.HasSuffix(key, ":tomb") || strings.HasPrefix(key, prefix+"{e:")) {
+			continue
+		}
+		left = append(left, fmt.Sprintf("%s (%s, expires in %v)", key, redis.Admin().Type(ctx, key).Val(), ttl))
+	}
+	if err := it.Err(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(left)
+	return left
+}
+
+// tell says what happened when, after a failure.
+func (s *storm) tell() {
+	if !s.t.Failed() {
+		return
+	}
+	s.servers.mu.Lock()
+	defer s.servers.mu.Unlock()
+	diary := append(slices.Clone(s.weather.diary), s.servers.diary...)
+	slices.Sort(diary)
+	s.t.Logf("what happened:\n%s", strings.Join(diary, "\n"))
+}

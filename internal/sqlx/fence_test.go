@@ -74,3 +74,39 @@ func TestFence(t *testing.T) {
 		t.Errorf("%d rows were written after the fence, %v", n, err)
 	}
 }
+
+// TestSilentDatabase lets one caller wait for a database that does not answer; the others hear of it at once, until it
+// answers again.
+func TestSilentDatabase(t *testing.T) {
+	server := postgresproc.Get(t)
+	cfg := DefaultPostgresConfig()
+	cfg.URL, cfg.Timeout = postgresproc.New(t), 500*time.Millisecond
+	p, err := OpenPostgres(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ask := func() error {
+		return p.Query(t.Context(), `SELECT 1`, func(*sql.Rows) (bool, error) { return false, nil })
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	server.Freeze(t)
+	if err := ask(); err == nil || errors.Is(err, errSilent) || !Transient(err) {
+		t.Errorf("the first to ask: %v, want a time-out of its own", err)
+	}
+	if err := ask(); !errors.Is(err, errSilent) || !Transient(err) {
+		t.Errorf("the second to ask: %v, want errSilent", err)
+	}
+	if err := p.InTx(t.Context(), func(context.Context, *sql.Tx) error { return nil }); !errors.Is(err, errSilent) {
+		t.Errorf("a transaction: %v, want errSilent", err)
+	}
+	server.Thaw(t)
+	for ask() != nil {
+		if t.Context().Err() != nil {
+			t.Fatal("the database answers and is not asked")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -33,7 +33,8 @@ type Postgres struct {
 	opened  time.Time
 	node    string // set by Join: the gateway whose transactions these are
 
-	lost atomic.Int64 // when a connection was last found broken, in nanoseconds since opened; 0 for never
+	silence silence
+	lost    atomic.Int64 // when a connection was last found broken, in nanoseconds since opened; 0 for never
 }
 
 // OpenPostgres connects to the database of cfg.URL, and fails when that does not succeed within cfg.ConnectTimeout.
@@ -57,6 +58,7 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 		connect.RuntimeParams["application_name"] = "holdfast"
 	}
 	p := &Postgres{connect: connect, timeout: cfg.Timeout, opened: time.Now()}
+	p.silence.init()
 	p.pool = stdlib.OpenDB(*connect, stdlib.OptionAfterConnect(p.limit), stdlib.OptionShouldPing(p.doubtful))
 	p.pool.SetMaxOpenConns(cfg.Conns)
 	p.pool.SetMaxIdleConns(max(cfg.Conns, 4))
@@ -69,7 +71,10 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 }
 
 // Close closes the pool. Batchers are closed before.
-func (p *Postgres) Close() error { return p.pool.Close() }
+func (p *Postgres) Close() error {
+	p.silence.close()
+	return p.pool.Close()
+}
 
 // Ping asks the database for an answer, and takes no longer than any query may.
 func (p *Postgres) Ping(ctx context.Context) error {
@@ -130,9 +135,13 @@ func (p *Postgres) Tx(ctx context.Context, fn func(tx *sql.Tx) error) error {
 
 // InTx is Tx for a function that uses the context which it gets: it ends when the transaction's time is up.
 func (p *Postgres) InTx(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	if err := p.silence.check(); err != nil {
+		return err
+	}
 	bound, cancel := p.Bound(ctx)
 	defer cancel()
 	err := p.inTx(bound, fn)
+	p.silence.heard(ctx, bound, err, p.pool.PingContext)
 	if err != nil && bound.Err() != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 		// database/sql ends the transaction under the statement that runs, which then only says that it is over.
 		err = fmt.Errorf("sqlx: transaction took longer than %v: %w", p.timeout, errors.Join(err, bound.Err()))
@@ -183,12 +192,16 @@ func (p *Postgres) Exec(ctx context.Context, statement string, args ...any) (row
 }
 
 func (p *Postgres) exec(ctx context.Context, statement string, args ...any) (int64, error) {
-	ctx, cancel := p.Bound(ctx)
-	defer cancel()
-	res, err := p.pool.ExecContext(ctx, statement, args...)
-	if p.broken(ctx, err) {
-		res, err = p.pool.ExecContext(ctx, statement, args...)
+	if err := p.silence.check(); err != nil {
+		return 0, err
 	}
+	bound, cancel := p.Bound(ctx)
+	defer cancel()
+	res, err := p.pool.ExecContext(bound, statement, args...)
+	if p.broken(bound, err) {
+		res, err = p.pool.ExecContext(bound, statement, args...)
+	}
+	p.silence.heard(ctx, bound, err, p.pool.PingContext)
 	if err != nil {
 		return 0, fmt.Errorf("sqlx: exec: %w", err)
 	}
@@ -200,11 +213,14 @@ func (p *Postgres) exec(ctx context.Context, statement string, args ...any) (int
 func (p *Postgres) Query(
 	ctx context.Context, query string, each func(*sql.Rows) (more bool, err error), args ...any,
 ) error {
-	ctx, cancel := p.Bound(ctx)
+	if err := p.silence.check(); err != nil {
+		return err
+	}
+	bound, cancel := p.Bound(ctx)
 	defer cancel()
 	begun := false
 	once := func() error {
-		rows, err := p.pool.QueryContext(ctx, query, args...)
+		rows, err := p.pool.QueryContext(bound, query, args...)
 		if err != nil {
 			return err
 		}
@@ -218,9 +234,10 @@ func (p *Postgres) Query(
 		return rows.Err()
 	}
 	err := once()
-	if p.broken(ctx, err) && !begun {
+	if p.broken(bound, err) && !begun {
 		err = once()
 	}
+	p.silence.heard(ctx, bound, err, p.pool.PingContext)
 	if err != nil {
 		return fmt.Errorf("sqlx: query: %w", err)
 	}

@@ -126,12 +126,13 @@ func TestPostgresMigrateFromTwoProcessesAtOnce(t *testing.T) {
 // A migration takes longer than a query may, and another gateway waits for it as long.
 func TestPostgresMigrateOutlivesTheTimeout(t *testing.T) {
 	cfg := sqlx.DefaultPostgresConfig()
-	cfg.URL, cfg.Timeout = postgresproc.New(t), 100*time.Millisecond
+	// A new connection, which on a busy machine takes its time, has to fit in.
+	cfg.URL, cfg.Timeout = postgresproc.New(t), 2*time.Second
 	var wg sync.WaitGroup
 	for range 2 {
 		db := sqlxtest.OpenPostgresWith(t, cfg)
 		wg.Go(func() {
-			if err := db.Migrate(context.Background(), "room", files("SELECT pg_sleep(0.4);", "CREATE TABLE op (n integer);")); err != nil {
+			if err := db.Migrate(context.Background(), "room", files("SELECT pg_sleep(2.4);", "CREATE TABLE op (n integer);")); err != nil {
 				t.Error(err)
 			}
 		})

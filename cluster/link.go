@@ -116,7 +116,11 @@ func (l *link) pushLocked(p pending) {
 	l.n.queued.Add(size)
 	if !l.sending && !l.sealed {
 		l.sending = true
-		l.n.loops.Go(l.send)
+		if l.to == l.n.id {
+			l.n.loops.Go(l.carryOutParked)
+		} else {
+			l.n.loops.Go(l.send)
+		}
 	}
 }
 
@@ -277,5 +281,30 @@ func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
 			}
 		}
 		l.n.release(size)
+	}
+}
+
+// carryOutParked empties the queue of what came to this node and had to wait, in order. See Node.Park.
+func (l *link) carryOutParked() {
+	for {
+		l.mu.Lock()
+		if len(l.queue) == 0 {
+			l.sending, l.queue = false, nil
+			l.mu.Unlock()
+			return
+		}
+		m := l.queue[0].msg
+		l.mu.Unlock()
+		if err := l.n.recv.Receive(l.n.ctx, l.n.id, m); err != nil {
+			if l.n.ctx.Err() == nil {
+				l.n.log.Error("parked message not carried out", "error", err)
+				l.n.setFenced() // to go on would lose it
+			}
+			l.mu.Lock()
+			l.sending = false
+			l.mu.Unlock()
+			return // the next one who has the journal carries it out
+		}
+		l.sent(1)
 	}
 }

@@ -114,7 +114,7 @@ func blobOf(entry redis.XMessage) string {
 func (n *Node) own(from string, m Message) {
 	switch m.Op {
 	case opSync:
-		n.passedOn(func() { n.Tell(from, Message{Op: opSynced, Payload: m.Payload}) })
+		n.passedOn(false, func() { n.Tell(from, Message{Op: opSynced, Payload: m.Payload}) })
 	case opSynced:
 		n.mu.Lock()
 		done := n.syncs[string(m.Payload)]
@@ -128,12 +128,15 @@ func (n *Node) own(from string, m Message) {
 	}
 }
 
-// passedOn calls f when every other mailbox has what was forwarded to it before.
-func (n *Node) passedOn(f func()) {
+// passedOn calls f when every other mailbox has what was forwarded to it before and, with parked, what was parked here
+// is carried out.
+func (n *Node) passedOn(parked bool, f func()) {
 	n.mu.Lock()
 	links := make([]*link, 0, len(n.links))
-	for _, l := range n.links {
-		links = append(links, l)
+	for to, l := range n.links {
+		if parked || to != n.id {
+			links = append(links, l)
+		}
 	}
 	n.mu.Unlock()
 	left := make(chan struct{}, len(links))
@@ -156,7 +159,7 @@ func (n *Node) passedOn(f func()) {
 // it.
 func (n *Node) Checkpoint(ctx context.Context) error {
 	done := make(chan struct{})
-	n.passedOn(func() { close(done) })
+	n.passedOn(true, func() { close(done) })
 	select {
 	case <-done:
 		return nil

@@ -279,6 +279,17 @@ func (n *Node) forwardTo(to string, user stanza.Addr, m Message, o Origin, w why
 	return err
 }
 
+// Park journals a message that came here and cannot be carried out yet, since a store is away, and has it carried out
+// as a message of the own name, behind those parked before: what is for others need not wait. It reports false when too
+// much waits already.
+func (n *Node) Park(user stanza.Addr, m Message, o Origin) (bool, error) {
+	if n.cfg.LinkBytes > 0 && n.queued.Load() > n.cfg.LinkBytes {
+		return false, nil
+	}
+	m.User = user.String()
+	return n.link(n.id).forward(user, m, o, anywhere)
+}
+
 // Tell sends a message that may be lost.
 func (n *Node) Tell(to string, m Message) bool { return to != n.id && n.link(to).tell(m) }
 

@@ -23,7 +23,7 @@ type Metrics struct {
 	inbound      [4]prometheus.Counter // by stanza.Kind
 	outcomes     [outcomeCount]prometheus.Counter
 
-	handedOver, takenOver, proxied, errandsLost prometheus.Counter
+	handedOver, takenOver, proxied, errandsLost, parked prometheus.Counter
 }
 
 // NewMetrics registers the package's metrics.
@@ -60,6 +60,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.handedOver = counter("users_handed_over_total", "Users given to another node, which their client came to.")
 	m.takenOver = counter("users_taken_over_total", "Users got from another node.")
 	m.proxied = counter("proxied_connections_total", "Connections that were served through to another node, where the user has another one.")
+	m.parked = counter("messages_parked_total", "Messages from other nodes put aside because the database was away.")
 	m.errandsLost = counter("errands_dropped_total", "Presence for other nodes that was dropped because too much waited.")
 	in := vec("stanzas_in_total", "Stanzas taken from clients, by kind.", "kind")
 	for kind := stanza.Message; kind <= stanza.IQ; kind++ {

@@ -127,7 +127,7 @@ func (sv *Service) Receive(ctx context.Context, link string, m Message) error {
 		sv.hear(p, user, m)
 		return nil
 	}
-	return sv.insist(ctx, user, func() error {
+	once := func() error {
 		sv.enter()
 		defer sv.leave()
 		p.in, p.recorded = m.Seq, false
@@ -139,11 +139,78 @@ func (sv *Service) Receive(ctx context.Context, link string, m Message) error {
 				return err
 			}
 		}
-		p.mu.Lock()
-		p.handled, p.dirty = m.Seq, true
-		p.mu.Unlock()
+		p.done(m.Seq)
 		return nil
-	})
+	}
+	if link == sv.cluster.ID() {
+		err := sv.insist(ctx, user, once)
+		if err == nil {
+			sv.unparked(user)
+		}
+		return err
+	}
+	if !sv.isParked(user) {
+		err := once()
+		switch {
+		case errors.Is(err, ErrBusy):
+		case retryable(err):
+			return sv.insist(ctx, user, once)
+		default:
+			return err
+		}
+	}
+	if aside, err := sv.putAside(p, user, m); aside || err != nil {
+		return err
+	}
+	return sv.insist(ctx, user, once)
+}
+
+// done notes that a link's messages are carried out up to seq.
+func (s *Session) done(seq uint32) {
+	s.mu.Lock()
+	s.handled, s.dirty = seq, true
+	s.mu.Unlock()
+}
+
+// parker is what a Cluster may offer besides: to keep a message for later.
+type parker interface {
+	Park(user stanza.Addr, m Message, o Origin) (bool, error)
+}
+
+// putAside parks a message that a store which is away cannot take, so that those for others need not wait for it.
+// Later ones for the same user go behind it.
+func (sv *Service) putAside(p *Session, user stanza.Addr, m Message) (bool, error) {
+	lot, ok := sv.cluster.(parker)
+	if !ok {
+		return false, nil
+	}
+	sv.enter()
+	defer sv.leave()
+	sv.mu.Lock()
+	sv.parkedFor[user]++ // before it can be carried out
+	sv.mu.Unlock()
+	parked, err := lot.Park(user, Message{Op: m.Op, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq, Passed: true})
+	if !parked || err != nil {
+		sv.unparked(user)
+		return false, err
+	}
+	p.done(m.Seq)
+	sv.metrics.parked.Inc()
+	return true, nil
+}
+
+func (sv *Service) isParked(user stanza.Addr) bool {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return sv.parkedFor[user] > 0
+}
+
+func (sv *Service) unparked(user stanza.Addr) {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if sv.parkedFor[user]--; sv.parkedFor[user] <= 0 {
+		delete(sv.parkedFor, user)
+	}
 }
 
 // insist tries until f does not fail for a reason that passes.

@@ -76,15 +76,16 @@ type Service struct {
 	ords     atomic.Uint64 // last Session.ord given out
 	draining atomic.Bool
 
-	mu       sync.Mutex
-	sessions map[uint64]*Session       // by ord
-	tokens   map[string]*Session       // by XEP-0198 id
-	gone     []uint64                  // ended since the last checkpoint, which knows them
-	removed  map[stanza.Addr]stanza.ID // accounts that were removed, and an id made then
-	peers    map[string]*Session       // links from other nodes, see peerFor
-	deaths   map[string]time.Time      // of other nodes
-	proxies  map[string]*proxy         // connections here of sessions elsewhere
-	relays   map[string]*relay         // connections elsewhere of sessions here
+	mu        sync.Mutex
+	sessions  map[uint64]*Session       // by ord
+	tokens    map[string]*Session       // by XEP-0198 id
+	gone      []uint64                  // ended since the last checkpoint, which knows them
+	removed   map[stanza.Addr]stanza.ID // accounts that were removed, and an id made then
+	peers     map[string]*Session       // links from other nodes, see peerFor
+	deaths    map[string]time.Time      // of other nodes
+	parkedFor map[stanza.Addr]int       // messages of other nodes put aside, see putAside
+	proxies   map[string]*proxy         // connections here of sessions elsewhere
+	relays    map[string]*relay         // connections elsewhere of sessions here
 
 	settle  settler
 	parked  waiting
@@ -101,7 +102,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 		cluster: p.Cluster, moving: p.Moving,
 		register: p.Registration, version: p.Version,
 		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
-		peers: make(map[string]*Session), proxies: make(map[string]*proxy), relays: make(map[string]*relay),
+		peers: make(map[string]*Session), parkedFor: make(map[stanza.Addr]int), proxies: make(map[string]*proxy), relays: make(map[string]*relay),
 	}
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d

@@ -127,6 +127,10 @@ func (o others) Tell(node string, m session.Message) bool {
 	return o.Node.Tell(node, cluster.Message(m))
 }
 
+func (o others) Park(user stanza.Addr, m session.Message, from session.Origin) (bool, error) {
+	return o.Node.Park(user, cluster.Message(m), cluster.Origin(from))
+}
+
 func (o others) Pin(ctx context.Context, user stanza.Addr, from string) error {
 	return homeError(o.Node.Pin(ctx, user, from))
 }

@@ -119,6 +119,18 @@ func (n *Node) isMember(name string) bool {
 	return n.members[name] != nil
 }
 
+func (n *Node) isSealed(name string) bool {
+	n.mu.Lock()
+	l := n.links[name]
+	n.mu.Unlock()
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sealed
+}
+
 // Members returns the names of the other nodes.
 func (n *Node) Members() []string {
 	n.mu.Lock()
@@ -144,9 +156,16 @@ func (n *Node) answering() []string {
 	return names
 }
 
-// lives reports whether a node is a member, asking Redis about one that this node has not seen.
+// lives reports whether a node is a member, asking Redis about one that this node has not seen. One whose mailbox is
+// sealed does not live, though its heir may not have struck it out yet: who took it for a home would send there what
+// has just come back from there, for ever.
 func (n *Node) lives(ctx context.Context, name string) (bool, error) {
-	if name == n.id || n.isMember(name) {
+	switch {
+	case name == n.id:
+		return true, nil
+	case n.isSealed(name):
+		return false, nil
+	case n.isMember(name):
 		return true, nil
 	}
 	ok, err := n.rdb.HExists(ctx, n.keys.Nodes(), name).Result()

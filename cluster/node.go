@@ -182,7 +182,7 @@ func (n *Node) Left(ctx context.Context) error {
 	return nil
 }
 
-// Here, Where, Locate, Pin, Unpin and Moved are about homes; see there.
+// Here reports whether this node is the home of a user; see homes.Here.
 func (n *Node) Here(user stanza.Addr) bool { return n.homes.Here(user) }
 
 // Where says to which node what a sender here has for a user is to go; see homes.Where.

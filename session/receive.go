@@ -13,9 +13,6 @@ import (
 	"holdfast/stanza"
 )
 
-// flagLink marks the journal.Session of a link: its count says how far another node's messages were carried out.
-const flagLink = journal.FlagLink
-
 // peerFor returns the link by that name: the other node and, when this node carries out what was meant for a dead one,
 // a slash and the dead one's name. To the journal it is a session that sends stanzas.
 func (sv *Service) peerFor(link string) (*Session, error) {

@@ -154,6 +154,9 @@ func (c *client) send(raw string) {
 // frames are the elements that the gateway has for the client.
 func (c *client) frames() (all []*stanza.Element) {
 	c.t.Helper()
+	if c.w.pause != nil {
+		c.w.pause()
+	}
 	for _, raw := range c.wire.pull(c.t) {
 		e := new(stanza.Element)
 		if err := e.Scan(slices.Clone(raw), stanza.Limits{}); err != nil {

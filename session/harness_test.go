@@ -40,6 +40,7 @@ type world struct {
 	receipts *fakeReceipts
 	journal  *fakeJournal
 	ended    *fakeEnded
+	pause    func() // in a mesh: lets what is under way arrive
 }
 
 const (
@@ -452,9 +453,15 @@ func (e *fakeEnded) Recall(token string, user stanza.Addr) (uint32, bool) {
 type fakeJournal struct {
 	mu      sync.Mutex
 	records []logged
-	err     error // of every append
-	sync    error // of Settle
-	settled int   // calls of Settle that succeeded
+	err     error  // of every append
+	sync    error  // of Settle
+	settled int    // calls of Settle that succeeded
+	guard   func() // called with each append but those of links
+
+	// Where appends take a way over the network, ahead is true; see Sendable.
+	ahead      bool
+	sendable   uint64
+	onSendable []func()
 }
 
 type logged struct {
@@ -473,35 +480,69 @@ func (j *fakeJournal) append(k journal.Kind, b []byte) error {
 	return j.err
 }
 
+// log is append for what sessions write.
+func (j *fakeJournal) log(k journal.Kind, b []byte) error {
+	j.mu.Lock()
+	guard := j.guard
+	j.mu.Unlock()
+	if guard != nil {
+		guard()
+	}
+	return j.append(k, b)
+}
+
 func (j *fakeJournal) Room(context.Context) error { return nil }
 
 func (j *fakeJournal) Stanza(r *journal.Stanza) error {
-	return j.append(journal.KindStanza, append(r.AppendHead(nil), r.Stanza.Raw()...))
+	return j.log(journal.KindStanza, append(r.AppendHead(nil), r.Stanza.Raw()...))
 }
 
 func (j *fakeJournal) Count(k journal.Kind, session, count uint64) error {
-	return j.append(k, journal.AppendCount(nil, session, count))
+	return j.log(k, journal.AppendCount(nil, session, count))
 }
 
 func (j *fakeJournal) Session(r *journal.Session) error {
-	return j.append(journal.KindSession, r.Append(nil))
+	return j.log(journal.KindSession, r.Append(nil))
 }
 
 func (j *fakeJournal) IDs(k journal.Kind, user stanza.Addr, ids []stanza.ID) error {
-	return j.append(k, journal.AppendIDs(nil, user, ids))
+	return j.log(k, journal.AppendIDs(nil, user, ids))
 }
 
 func (j *fakeJournal) Directed(session uint64, to stanza.Addr, add bool) error {
-	return j.append(journal.KindDirected, journal.AppendDirected(nil, session, to, add))
+	return j.log(journal.KindDirected, journal.AppendDirected(nil, session, to, add))
 }
 
 func (j *fakeJournal) Append(k journal.Kind, head, tail []byte) error {
-	return j.append(k, slices.Concat(head, tail))
+	return j.log(k, slices.Concat(head, tail))
 }
 
-func (j *fakeJournal) Appended() uint64  { return 0 }
-func (j *fakeJournal) Sendable() uint64  { return 0 }
-func (j *fakeJournal) OnSendable(func()) {}
+func (j *fakeJournal) Appended() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.ahead {
+		return 0
+	}
+	return uint64(len(j.records))
+}
+
+func (j *fakeJournal) Sendable() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sendable
+}
+
+func (j *fakeJournal) OnSendable(f func()) { j.onSendable = append(j.onSendable, f) }
+
+// arrive makes the records up to a position sendable, all of them with less than that.
+func (j *fakeJournal) arrive(pos uint64) {
+	j.mu.Lock()
+	j.sendable = max(j.sendable, pos)
+	j.mu.Unlock()
+	for _, f := range j.onSendable {
+		f()
+	}
+}
 
 func (j *fakeJournal) Settle(context.Context) error {
 	j.mu.Lock()

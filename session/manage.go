@@ -150,6 +150,18 @@ func (st *stream) enable(s *Session, e *stanza.Element) error {
 	return nil
 }
 
+// lookUp looks for a user's session, and says whether the user is here when there is none. Users come and go with all
+// their sessions under their lock, so one who is just coming, home first, is not taken for one without.
+func (sv *Service) lookUp(token string, user stanza.Addr) (s *Session, here bool) {
+	if s = sv.byToken(token); s == nil {
+		sv.router.Locked(user, func(Table) { s, here = sv.byToken(token), sv.here(user) })
+	}
+	if s != nil && s.addr.Bare() != user {
+		return nil, sv.here(user)
+	}
+	return s, here
+}
+
 // resume gives an earlier session to this stream (§5). The caller holds inMu of st, which has no session yet.
 func (st *stream) resume(e *stanza.Element) error {
 	token := e.Attr("previd")
@@ -158,9 +170,9 @@ func (st *stream) resume(e *stanza.Element) error {
 		return stanza.BadFormat.WithText("h is not a count")
 	}
 	sv := st.sv
-	s := sv.byToken(token)
-	if s == nil || s.addr.Bare() != st.user {
-		if !sv.here(st.user) {
+	s, here := sv.lookUp(token, st.user)
+	if s == nil {
+		if !here {
 			return ErrUnlocated // another node was quicker
 		}
 		if settled, ok := sv.over.Recall(token, st.user); ok {

@@ -393,6 +393,34 @@ func TestResumeRefused(t *testing.T) {
 	})
 }
 
+func TestResumeOfAUserWhoIsComing(t *testing.T) {
+	// A user comes to a node home first and then session by session, all under the user's lock.
+	inWorld(t, func(t *testing.T, w *world) {
+		c := w.managed("juliet/balcony").available()
+		s := c.session()
+		c.cut()
+		put := func(known *Session) {
+			w.sv.mu.Lock()
+			defer w.sv.mu.Unlock()
+			if w.sv.tokens[c.token] = known; known == nil {
+				delete(w.sv.tokens, c.token)
+			}
+		}
+		comes := make(chan struct{})
+		go w.sv.router.Locked(addr("juliet"), func(Table) {
+			put(nil)
+			close(comes)
+			time.Sleep(20 * time.Millisecond) // others get to look
+			put(s)
+		})
+		<-comes
+		c = c.resumed(0)
+		if c.session() != s {
+			t.Errorf("not resumed: %q", briefs(c.frames()))
+		}
+	})
+}
+
 func TestMaxIsHonoured(t *testing.T) {
 	inTime(t, func(_ *testing.T, w *world) {
 		c := w.bound("juliet/balcony")

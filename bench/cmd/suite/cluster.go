@@ -124,6 +124,21 @@ func (c *cluster) whole() error {
 	}
 }
 
+// heal starts a node again that a step left dead, so that the next one begins with a whole cluster.
+func (c *cluster) heal() error {
+	for _, n := range c.nodes {
+		select {
+		case <-n.process.exited:
+		default:
+			continue
+		}
+		if err := c.startNode(n); err != nil {
+			return err
+		}
+	}
+	return c.whole()
+}
+
 // killNode ends the first node and returns when its process is gone.
 func (c *cluster) killNode() error {
 	c.lose(c.nodes[0].process, (*process).kill)

@@ -216,6 +216,7 @@ func (c *cluster) failover(name string, cfg bench.FailoverConfig) {
 	r, err := bench.Failover(c.target, cfg)
 	p99.fail(err)
 	if p50.fail(err) {
+		p99.fail(c.heal())
 		return
 	}
 	c.table.counts.Add(r.Counts)
@@ -247,6 +248,7 @@ func (c *cluster) storm() {
 	for range c.rounds {
 		r, err := bench.Resume(c.target, cfg)
 		if fail(err) {
+			fail(c.heal())
 			return
 		}
 		c.table.counts.Add(r.Counts)

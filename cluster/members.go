@@ -79,8 +79,8 @@ func (n *Node) look(all []string, now time.Time) {
 		case m.beat != beat:
 			m.beat, m.moved = beat, now
 		case blind:
-			// While Redis did not answer nobody can have shown anything.
-			m.moved = now
+			// While Redis did not answer nobody can have shown anything, and not all find it again at the same time.
+			m.moved = now.Add(n.cfg.Lease)
 		case now.Sub(m.moved) > n.cfg.Lease && !m.adopting:
 			m.adopting = true
 			n.queueAdoptionLocked(name, m)
@@ -131,6 +131,13 @@ func (n *Node) isSealed(name string) bool {
 	return l.sealed
 }
 
+// inherited reports whether this node has adopted the dead one as far as its sessions go.
+func (n *Node) inherited(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.heirOf[name]
+}
+
 // Members returns the names of the other nodes.
 func (n *Node) Members() []string {
 	n.mu.Lock()
@@ -163,7 +170,7 @@ func (n *Node) lives(ctx context.Context, name string) (bool, error) {
 	switch {
 	case name == n.id:
 		return true, nil
-	case n.isSealed(name):
+	case n.isSealed(name) || n.inherited(name):
 		return false, nil
 	case n.isMember(name):
 		return true, nil
@@ -210,7 +217,12 @@ const (
 
 // Suspect looks whether a node that does not answer is dead, and has it adopted if so. It is of no use, and does
 // nothing, when this node's own subscription is young: Redis was restarted then, and the other may not be back yet.
+// Nor when somebody else looks already: a thousand clients may wait for the same node.
 func (n *Node) Suspect(ctx context.Context, node string) {
+	if !n.suspects(node) {
+		return
+	}
+	defer n.suspected(node)
 	for range suspectTries {
 		n.mu.Lock()
 		m := n.members[node]
@@ -240,6 +252,26 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 		n.log.Warn("node is gone", "dead", node)
 		m.adopting = true
 		n.queueAdoptionLocked(node, m)
+	}
+}
+
+// suspects reports whether the caller is the one who looks after a node; suspected must follow.
+func (n *Node) suspects(node string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[node]
+	if m == nil || m.suspected {
+		return false
+	}
+	m.suspected = true
+	return true
+}
+
+func (n *Node) suspected(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m := n.members[node]; m != nil {
+		m.suspected = false
 	}
 }
 

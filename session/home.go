@@ -183,12 +183,15 @@ func (sv *Service) handOver(ctx context.Context, node string, user stanza.Addr, 
 	if sv.wants.isComing(user) {
 		return false, nil
 	}
-	var old *stream
 	if s := sv.byToken(token); s != nil && s.addr.Bare() == user && sv.alone(s) {
 		// Its client is at the other node, so this connection is dead.
-		var err error
-		if old, err = sv.cut(s); err != nil {
+		old, err := sv.cut(s)
+		if err != nil {
 			return false, err
+		}
+		if old != nil {
+			// Whether the user goes or not: nothing that comes over it is handled any more.
+			defer old.conflict("the session was resumed by another stream")
 		}
 	}
 	if sv.connected(user) {
@@ -200,12 +203,8 @@ func (sv *Service) handOver(ctx context.Context, node string, user stanza.Addr, 
 	// Whom a sender here sent something to has to have it before the sender goes on elsewhere.
 	sv.syncSent(ctx, user)
 	sv.enter()
-	gave, err := sv.giveLocked(ctx, node, user)
-	sv.leave()
-	if old != nil {
-		old.conflict("the session was resumed by another stream")
-	}
-	return gave, err
+	defer sv.leave()
+	return sv.giveLocked(ctx, node, user)
 }
 
 // alone reports whether no other session of the user has a connection.
@@ -244,7 +243,10 @@ func (sv *Service) cut(s *Session) (*stream, error) {
 		old.finish(Broken)
 		return nil, err
 	}
-	if !sv.detach(s, old) {
+	sv.enter()
+	waits := sv.detach(s, old)
+	sv.leave()
+	if !waits {
 		old.finish(Broken) // it cannot be resumed, and ends with its stream
 		return nil, errNoHome
 	}
@@ -391,6 +393,12 @@ func (sv *Service) Release(ctx context.Context, user stanza.Addr) error {
 }
 
 func (sv *Service) release(ctx context.Context, user stanza.Addr) error {
+	// Most of it with nothing locked: a database that is away must not keep others from their turn.
+	if err := sv.moving.Release(ctx, user); err != nil {
+		return err
+	}
 	defer sv.rosterTurn(user)()
-	return sv.moving.Release(ctx, user)
+	brief, cancel := context.WithTimeout(ctx, briefly)
+	defer cancel()
+	return sv.moving.Release(brief, user)
 }

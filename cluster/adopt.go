@@ -151,7 +151,7 @@ func (n *Node) sendOne(ctx context.Context, l *link, u Unsent) error {
 	// For this node too through the mailbox: others of the same link may be in it, unread.
 	blob := u.Message.append(nil)
 	for {
-		sealed, err := l.post(blob, false)
+		sealed, err := l.post(blob, false, 0)
 		switch {
 		case err == nil && !sealed:
 			return nil

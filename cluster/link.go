@@ -47,12 +47,14 @@ type link struct {
 	mu      sync.Mutex
 	seq     uint32 // of the newest journaled message
 	queue   []pending
-	bytes   int64
-	sending bool     // a goroutine works on the queue
-	sealed  bool     // the node is dead and its mailbox worked off: nothing can be sent any more
-	closed  bool     // what was to be sent went elsewhere, and whoever comes now has to look anew
-	done    uint32   // newest journaled message that is in the mailbox
-	waiters []waiter // in the order of seq
+	sending bool          // a goroutine works on the queue
+	idle    chan struct{} // closed when sending ends; nil while nobody waits for that
+	sealed  bool          // the node is dead and its mailbox worked off: nothing can be sent any more
+	closed  bool          // what was to be sent went elsewhere, and whoever comes now has to look anew
+	done    uint32        // newest journaled message that is in the mailbox
+	waiters []waiter      // in the order of seq
+
+	entries uint64 // number of the newest entry for the mailbox; owned by send
 }
 
 // waiter is called when the mailbox has everything up to seq.
@@ -78,6 +80,9 @@ func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (bool, erro
 		return false, nil
 	}
 	seq := l.seq + 1
+	if seq == 0 {
+		seq = 1 // 0 is what is not journaled
+	}
 	if w == toHome && !l.n.homes.sent(user, l.to, seq, o.Passed) {
 		return false, nil
 	}
@@ -112,16 +117,31 @@ func (l *link) tell(m Message) bool {
 func (l *link) pushLocked(p pending) {
 	size := p.size()
 	l.queue = append(l.queue, p)
-	l.bytes += size
 	l.n.queued.Add(size)
-	if !l.sending && !l.sealed {
-		l.sending = true
-		if l.to == l.n.id {
-			l.n.loops.Go(l.carryOutParked)
-		} else {
-			l.n.loops.Go(l.send)
-		}
+	if l.sending || l.sealed {
+		return
 	}
+	work := l.send
+	if l.to == l.n.id {
+		work = l.carryOutParked
+	}
+	// After Close nobody does: the next one who has the journal sends it.
+	l.sending = l.n.run(work)
+}
+
+// restLocked says that nobody works on the queue any more.
+func (l *link) restLocked() {
+	l.sending = false
+	if l.idle != nil {
+		close(l.idle)
+		l.idle = nil
+	}
+}
+
+func (l *link) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.restLocked()
 }
 
 func (p *pending) size() int64 { return int64(len(p.msg.Payload) + 128) }
@@ -151,8 +171,11 @@ func (l *link) send() {
 	wait := sendRetry
 	for {
 		l.mu.Lock()
-		if len(l.queue) == 0 {
-			l.sending, l.queue = false, nil
+		if len(l.queue) == 0 || l.sealed {
+			if len(l.queue) == 0 {
+				l.queue = nil
+			}
+			l.restLocked()
 			l.mu.Unlock()
 			return
 		}
@@ -164,22 +187,25 @@ func (l *link) send() {
 			count++
 		}
 		l.mu.Unlock()
-		sealed, err := l.post(blob, durable)
-		switch {
-		case err != nil:
+		l.entries++
+		var sealed bool
+		for {
+			var err error
+			if sealed, err = l.post(blob, durable, l.entries); err == nil {
+				break
+			}
 			if l.n.ctx.Err() != nil {
-				l.mu.Lock()
-				l.sending = false
-				l.mu.Unlock()
+				l.rest()
 				return // the next one who has the journal sends it
 			}
 			l.n.metrics.sendErrors.Inc()
 			l.n.sleep(wait)
 			wait = min(2*wait, sendRetryMax)
-			continue
-		case sealed:
+		}
+		if sealed {
 			l.mu.Lock()
-			l.sealed, l.sending = true, false
+			l.sealed = true
+			l.restLocked()
 			l.mu.Unlock()
 			l.n.noteSealed(l.to)
 			return
@@ -190,8 +216,8 @@ func (l *link) send() {
 }
 
 // post appends to the mailbox, and when that was taken away, to what its heir works off. It reports sealed when that is
-// done with.
-func (l *link) post(blob []byte, durable bool) (sealed bool, err error) {
+// done with. What is appended twice, because a reply was lost, has the same number, unless that is 0.
+func (l *link) post(blob []byte, durable bool, number uint64) (sealed bool, err error) {
 	n := l.n
 	if durable {
 		// First the journal: what arrives must not be unknown here after a kill.
@@ -199,10 +225,12 @@ func (l *link) post(blob []byte, durable bool) (sealed bool, err error) {
 			return false, err
 		}
 	}
+	values := []any{"f", l.from, "d", blob}
+	if number != 0 {
+		values = append(values, "n", number)
+	}
 	for _, name := range []string{"mailbox", "mailbox:dead"} {
-		err := n.rdb.XAdd(n.ctx, &redis.XAddArgs{
-			Stream: n.keys.Node(l.to, name), NoMkStream: true, Values: []any{"f", l.from, "d", blob},
-		}).Err()
+		err := n.rdb.XAdd(n.ctx, &redis.XAddArgs{Stream: n.keys.Node(l.to, name), NoMkStream: true, Values: values}).Err()
 		switch {
 		case err == nil:
 			n.metrics.sent.Add(1)
@@ -228,10 +256,8 @@ func (l *link) sent(count int) {
 			newest = p.msg.Seq
 		}
 	}
-	rest := copy(l.queue, l.queue[count:])
-	clear(l.queue[rest:])
-	l.queue = l.queue[:rest]
-	l.bytes -= size
+	clear(l.queue[:count])
+	l.queue = l.queue[count:]
 	if newest != 0 {
 		l.done = newest
 		for len(l.waiters) > 0 && int32(l.waiters[0].seq-l.done) <= 0 {
@@ -259,6 +285,16 @@ func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
 	for {
 		l.mu.Lock()
 		l.sealed = true
+		if l.sending {
+			// It may have just been in time.
+			if l.idle == nil {
+				l.idle = make(chan struct{})
+			}
+			idle := l.idle
+			l.mu.Unlock()
+			<-idle
+			continue
+		}
 		if len(l.queue) == 0 {
 			due := l.waiters
 			l.closed, l.waiters = true, nil
@@ -270,7 +306,7 @@ func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
 			return
 		}
 		queue := l.queue
-		l.queue, l.bytes = nil, 0
+		l.queue = nil
 		l.mu.Unlock()
 		var size int64
 		for i := range queue {
@@ -289,7 +325,8 @@ func (l *link) carryOutParked() {
 	for {
 		l.mu.Lock()
 		if len(l.queue) == 0 {
-			l.sending, l.queue = false, nil
+			l.queue = nil
+			l.restLocked()
 			l.mu.Unlock()
 			return
 		}
@@ -300,9 +337,7 @@ func (l *link) carryOutParked() {
 				l.n.log.Error("parked message not carried out", "error", err)
 				l.n.setFenced() // to go on would lose it
 			}
-			l.mu.Lock()
-			l.sending = false
-			l.mu.Unlock()
+			l.rest()
 			return // the next one who has the journal carries it out
 		}
 		l.sent(1)

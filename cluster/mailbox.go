@@ -48,6 +48,7 @@ func (n *Node) readMailbox() {
 				if unsettled += len(blobOf(entry)); unsettled > settleBytes {
 					// No more than this is on its way into the journal.
 					if n.journal.Settle(n.ctx) != nil {
+						n.sleep(sendRetry)
 						break
 					}
 					unsettled = 0
@@ -75,6 +76,9 @@ func (n *Node) readMailbox() {
 // carryOut takes one entry of a mailbox; of is the dead node whose mailbox it was, "" for the own.
 func (n *Node) carryOut(entry redis.XMessage, of string) error {
 	from, _ := entry.Values["f"].(string)
+	if of == "" && n.repeated(from, entry) {
+		return nil
+	}
 	blob := blobOf(entry)
 	link := from
 	if of != "" {
@@ -103,6 +107,21 @@ func (n *Node) carryOut(entry redis.XMessage, of string) error {
 		}
 	}
 	return nil
+}
+
+// repeated reports whether an entry of the own mailbox came before: the sender did not hear that it had arrived. What is
+// journaled would be recognised, what may be lost would not.
+func (n *Node) repeated(from string, entry redis.XMessage) bool {
+	text, _ := entry.Values["n"].(string)
+	number, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return false
+	}
+	if number <= n.entries[from] {
+		return true
+	}
+	n.entries[from] = number
+	return false
 }
 
 func blobOf(entry redis.XMessage) string {
@@ -143,7 +162,7 @@ func (n *Node) passedOn(parked bool, f func()) {
 	for _, l := range links {
 		l.whenSent(func() { left <- struct{}{} })
 	}
-	n.loops.Go(func() {
+	n.run(func() {
 		for range links {
 			select {
 			case <-left:
@@ -174,31 +193,36 @@ func (n *Node) Checkpoint(ctx context.Context) error {
 func (n *Node) trim() {
 	key := n.keys.Node(n.id, "mailbox")
 	trimmed := "0"
+	var told time.Time // when an error was last logged
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-n.read:
 		}
-		if !n.sleep(trimEvery) {
-			return
-		}
-		n.mu.Lock()
-		upTo := n.arrived
-		n.mu.Unlock()
-		if upTo == trimmed {
-			continue
-		}
-		if n.journal.Settle(n.ctx) != nil {
-			continue
-		}
-		if err := n.rdb.XTrimMinID(n.ctx, key, after(upTo)).Err(); err != nil {
-			if n.ctx.Err() == nil {
-				n.log.Warn("mailbox not trimmed", "error", err)
+		for {
+			if !n.sleep(trimEvery) {
+				return
 			}
-			continue
+			n.mu.Lock()
+			upTo := n.arrived
+			n.mu.Unlock()
+			if upTo == trimmed {
+				break
+			}
+			err := n.journal.Settle(n.ctx)
+			if err == nil {
+				err = n.rdb.XTrimMinID(n.ctx, key, after(upTo)).Err()
+			}
+			if err == nil {
+				trimmed = upTo
+				break
+			}
+			if n.ctx.Err() == nil && time.Since(told) > tellEvery {
+				n.log.Warn("mailbox not trimmed, trying on", "error", err)
+				told = time.Now()
+			}
 		}
-		trimmed = upTo
 	}
 }
 
@@ -214,7 +238,7 @@ func after(id string) string {
 
 // noteSealed has what is left for a dead and buried node diverted: by the mailbox, behind what its heir sent here.
 func (n *Node) noteSealed(node string) {
-	n.loops.Go(func() {
+	n.run(func() {
 		var blob []byte
 		blob = (&Message{Op: opBuried, Payload: []byte(node)}).append(blob)
 		for {
@@ -235,6 +259,7 @@ func (n *Node) noteSealed(node string) {
 
 // divert closes the link to a node that is dead and buried. It runs in the reader, or before that begins.
 func (n *Node) divert(node string) {
+	delete(n.entries, node)
 	n.mu.Lock()
 	l := n.links[node]
 	n.mu.Unlock()

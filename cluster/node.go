@@ -85,7 +85,12 @@ type Node struct {
 
 	queued atomic.Int64 // bytes that wait in links
 
+	entries map[string]uint64 // by sender: number of the newest entry of the mailbox; owned by readMailbox
+
 	once sync.Once // of fenced
+
+	loopsMu sync.Mutex // of loops, with closed
+	closed  bool       // nothing may begin any more
 
 	mu         sync.Mutex
 	links      map[string]*link
@@ -122,7 +127,7 @@ func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log
 		changed: make(chan struct{}), arrived: "0",
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
-	n.homes = newHomes(id, cfg, rdb, keys.Home, n.lives)
+	n.homes, n.entries = newHomes(id, cfg, rdb, keys.Home, n.lives), make(map[string]uint64)
 	n.metrics = newMetrics(reg, n)
 	return n
 }
@@ -167,8 +172,22 @@ func (n *Node) setFenced() {
 
 // Close ends the background work.
 func (n *Node) Close() {
+	n.loopsMu.Lock()
+	n.closed = true
+	n.loopsMu.Unlock()
 	n.stop()
 	n.loops.Wait()
+}
+
+// run starts a goroutine that Close waits for. It reports false, and does not, after Close.
+func (n *Node) run(f func()) bool {
+	n.loopsMu.Lock()
+	defer n.loopsMu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.loops.Go(f)
+	return true
 }
 
 // Leave gives up every user without sessions; the sessions are for others to adopt.

@@ -70,6 +70,7 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 			return false, err
 		}
 	}
+	n.beginHeir(dead)
 	estate, err := n.heir.Adopt(ctx, dead)
 	if err != nil {
 		return true, err
@@ -77,6 +78,12 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 	if err := n.sendRest(ctx, dead, estate.Unsent); err != nil {
 		return true, err
 	}
+	// Whom the dead node handed over is known to be at the new home before the others count as this node's: to look for
+	// them at the dead one would send what comes out of its mailbox back there, for ever.
+	within, cancel := context.WithTimeout(ctx, syncTime)
+	n.Sync(within, n.answering()...)
+	cancel()
+	n.inherit(dead)
 	pinned := false
 	for last := "0"; ; {
 		if last, err = n.drain(ctx, dead, last); err != nil {
@@ -115,6 +122,7 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 	n.mu.Lock()
 	_, known := n.members[dead]
 	delete(n.members, dead)
+	delete(n.heirOf, dead)
 	if known {
 		close(n.changed)
 		n.changed = make(chan struct{})
@@ -125,6 +133,24 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 		n.recv.Gone(dead)
 	}
 	return true, nil
+}
+
+// beginHeir notes that the users of a dead node come here.
+func (n *Node) beginHeir(dead string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.heirOf[dead]; !ok {
+		n.heirOf[dead] = false
+	}
+}
+
+// inherit makes the users whose home a dead node is by Redis, and who have no sessions, anybody's to claim: all that it
+// had of them is in the kept stores.
+func (n *Node) inherit(dead string) {
+	n.mu.Lock()
+	n.heirOf[dead] = true
+	n.mu.Unlock()
+	n.homes.dead(dead)
 }
 
 // sendRest sends what a dead node had for others, in its name, so that they recognise what they have already.

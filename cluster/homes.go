@@ -54,11 +54,13 @@ type homes struct {
 
 	mu     sync.RWMutex
 	places map[stanza.Addr]*place // by bare address
+	// Whom others handed over to this node, while the key in Redis does not say so yet.
+	unsaid map[stanza.Addr]struct{}
 	away   int                    // of which other nodes' users
 }
 
 func newHomes(self string, cfg Config, rdb redis.UniversalClient, key func(string) string, lives func(context.Context, string) (bool, error)) *homes {
-	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, loose: make(chan stanza.Addr, 4096), places: make(map[stanza.Addr]*place)}
+	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, loose: make(chan stanza.Addr, 4096), places: make(map[stanza.Addr]*place), unsaid: make(map[stanza.Addr]struct{})}
 }
 
 // Here reports whether this node is the home of a user. It is asked under the user's lock, under which homes come and go.
@@ -297,8 +299,8 @@ func (h *homes) evictLocked() {
 }
 
 // take makes this node the home of a user whom from handed over; seen is how far from had got in what this node sent
-// it. Under the user's lock.
-func (h *homes) take(user stanza.Addr, from string, seen uint32) {
+// it. pins says that Pin will be called for it. Under the user's lock.
+func (h *homes) take(user stanza.Addr, from string, seen uint32, pins bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
@@ -316,6 +318,9 @@ func (h *homes) take(user stanza.Addr, from string, seen uint32) {
 		p.via = ""
 	}
 	p.node, p.last, p.pinned = h.self, 0, true
+	if pins {
+		h.unsaid[user] = struct{}{}
+	}
 	p.use()
 }
 
@@ -331,6 +336,7 @@ func (h *homes) gave(user stanza.Addr, node string, seq uint32) {
 		h.away++
 	}
 	p.node, p.last, p.pinned = node, seq, false
+	delete(h.unsaid, user)
 	p.use()
 	h.evictLocked()
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -63,9 +65,27 @@ func (h *homes) Pin(ctx context.Context, user stanza.Addr, from string) error {
 	defer h.mu.Unlock()
 	if p := h.places[user]; p != nil && p.node == h.self && p.leaving == nil {
 		p.pinned = true
+		delete(h.unsaid, user)
 		return nil
 	}
 	return ErrUnlocated
+}
+
+// awaitPins waits a little until everybody who was handed over to this node so far is this node's in Redis too.
+func (h *homes) awaitPins(ctx context.Context) {
+	h.mu.RLock()
+	unsaid := slices.Collect(maps.Keys(h.unsaid))
+	h.mu.RUnlock()
+	for end := time.Now().Add(syncTime); len(unsaid) > 0 && ctx.Err() == nil && time.Now().Before(end); {
+		h.mu.RLock()
+		_, waits := h.unsaid[unsaid[0]]
+		h.mu.RUnlock()
+		if !waits {
+			unsaid = unsaid[1:]
+			continue
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Unpin says that a user has no session left. Under the user's lock.

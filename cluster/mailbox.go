@@ -133,7 +133,10 @@ func blobOf(entry redis.XMessage) string {
 func (n *Node) own(from string, m Message) {
 	switch m.Op {
 	case opSync:
-		n.passedOn(false, func() { n.Tell(from, Message{Op: opSynced, Payload: m.Payload}) })
+		n.passedOn(false, func() {
+			n.homes.awaitPins(n.ctx)
+			n.Tell(from, Message{Op: opSynced, Payload: m.Payload})
+		})
 	case opSynced:
 		n.mu.Lock()
 		done := n.syncs[string(m.Payload)]

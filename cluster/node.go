@@ -101,6 +101,7 @@ type Node struct {
 	syncs      map[string]chan struct{}
 	arrived    string // id of the mailbox entry that was last carried out
 	changed    chan struct{}
+	heirOf     map[string]bool // nodes that this one adopts; true when their sessions are here
 }
 
 // member is another node as it looks from here.
@@ -109,6 +110,8 @@ type member struct {
 	moved    time.Time // when beat last changed
 	adopting bool      // in Node.adopt or being adopted
 	left     time.Time // when it was last left to another node to adopt
+
+	suspected bool // somebody looks whether it is there
 }
 
 // NewID makes the name of a node: a domain name by form, new for each process.
@@ -124,7 +127,7 @@ func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log
 		id: id, cfg: cfg, rdb: rdb, keys: keys, log: log.With("node", id),
 		fenced: make(chan struct{}), adopt: make(chan string, 256), read: make(chan struct{}, 1),
 		links: make(map[string]*link), members: make(map[string]*member), syncs: make(map[string]chan struct{}),
-		changed: make(chan struct{}), arrived: "0",
+		changed: make(chan struct{}), arrived: "0", heirOf: make(map[string]bool),
 	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.homes, n.entries = newHomes(id, cfg, rdb, keys.Home, n.lives), make(map[string]uint64)
@@ -241,7 +244,12 @@ func (n *Node) Moved(user stanza.Addr, from, node string, seq uint32) {
 }
 
 // Take makes this node the home of a user whom from hands over; see homes.take.
-func (n *Node) Take(user stanza.Addr, from string, seen uint32) { n.homes.take(user, from, seen) }
+func (n *Node) Take(user stanza.Addr, from string, seen uint32) {
+	n.mu.Lock()
+	_, adopted := n.heirOf[from]
+	n.mu.Unlock()
+	n.homes.take(user, from, seen, !adopted)
+}
 
 // link returns the way to a node.
 func (n *Node) link(to string) *link {

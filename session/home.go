@@ -89,7 +89,7 @@ func (w *wants) stay(user stanza.Addr, answer string) {
 }
 
 const (
-	wantPatience = 20 * time.Millisecond // until the other node is suspected to be dead
+	wantPatience = 20 * time.Millisecond // until the other node is suspected to be dead, and suspected again
 	wantAgain    = 250 * time.Millisecond
 	wantTimeout  = 20 * time.Second
 )
@@ -145,7 +145,7 @@ func (sv *Service) want(ctx context.Context, node string, user stanza.Addr, toke
 			return stays, nil
 		case <-patience.C:
 			go sv.cluster.Suspect(ctx, node)
-			patience.Reset(wantAgain)
+			patience.Reset(wantPatience) // Redis may not have heard of its end yet
 		case <-again.C:
 			return false, nil
 		case <-ctx.Done():

@@ -56,7 +56,7 @@ type homes struct {
 	places map[stanza.Addr]*place // by bare address
 	// Whom others handed over to this node, while the key in Redis does not say so yet.
 	unsaid map[stanza.Addr]struct{}
-	away   int                    // of which other nodes' users
+	away   int // of which other nodes' users
 }
 
 func newHomes(self string, cfg Config, rdb redis.UniversalClient, key func(string) string, lives func(context.Context, string) (bool, error)) *homes {

@@ -51,6 +51,7 @@ type node struct {
 	suspected []string
 	unpinned  int
 	ords      uint64
+	refuse    func(m Message) bool            // when not nil, says what Tell cannot send
 	release   func(ctx context.Context) error // when not nil, what Moving.Release does
 }
 
@@ -477,8 +478,12 @@ func (n *node) carry(to string, x letter) bool {
 	if x.m.Seq == 0 && x.done == nil && lose != nil && lose(n.id, to, x.m) {
 		return true
 	}
+	other := n.m.node(to)
+	if other == nil {
+		return true // a test made it up
+	}
 	select {
-	case n.m.node(to).box <- x:
+	case other.box <- x:
 	case <-n.ctx.Done():
 	}
 	return true
@@ -490,6 +495,9 @@ func (n *node) Tell(to string, m Message) bool {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.refuse != nil && n.refuse(m) {
+		return false
+	}
 	n.pushLocked(to, letter{from: n.id, m: m})
 	return true
 }

@@ -44,11 +44,11 @@ dockerfile: ## lint the Dockerfile
 	scripts/dockerfile.sh
 
 .PHONY: e2e
-e2e: build ## stock clients, bad networks, bad input, kills, against the static binary
+e2e: build ## stock clients, bad networks, bad input, kills, clusters, against the static binary
 	HOLDFAST_E2E_BINARY=$(CURDIR)/bin/gateway go test -race -shuffle=on -count=1 -timeout 20m -v ./e2e
 
 .PHONY: chaos
-chaos: build ## the bad-network runs of e2e ten times as long (E2E_SCALE)
+chaos: build ## the bad-network runs of e2e, one gateway and a cluster, ten times as long (E2E_SCALE)
 	HOLDFAST_E2E_BINARY=$(CURDIR)/bin/gateway E2E_SCALE=$${E2E_SCALE:-10} go test -count=1 -timeout 3h -v -run BadNetwork ./e2e
 
 .PHONY: bench

@@ -34,6 +34,9 @@ type place struct {
 	pinned  bool          // has sessions: the key in Redis does not expire
 	until   time.Time     // of one that is not pinned: the key certainly lives until then
 	leaving chan struct{} // being given up; closed when that is done
+	// The key is told one thing at a time: to live for ever, or for a while.
+	pinning   int           // calls of Pin that ask Redis
+	extending chan struct{} // the keeper asks Redis; closed when that is done
 }
 
 func (p *place) use() { p.used.Store(time.Now().UnixNano()) }
@@ -57,6 +60,8 @@ type homes struct {
 	// Whom others handed over to this node, while the key in Redis does not say so yet.
 	unsaid map[stanza.Addr]struct{}
 	away   int // of which other nodes' users
+	// How often own users ceased to be, so that what Redis said before is old news.
+	turns uint64
 }
 
 func newHomes(self string, cfg Config, rdb redis.UniversalClient, key func(string) string, lives func(context.Context, string) (bool, error)) *homes {
@@ -133,13 +138,18 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, passed bool) boo
 	return true
 }
 
-// claimScript makes ARGV[2] the home in place of ARGV[1], which is not a member any more. KEYS[1] is the user's key.
-var claimScript = redis.NewScript(`
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-	return 1
+// homeScript returns the home of KEYS[1]. With ARGV[3], that is ARGV[1] from now on if there is none, or only ARGV[4],
+// which is not a member any more. A home that asks for itself finds a key that lives for another ARGV[2] milliseconds.
+var homeScript = redis.NewScript(`
+local home = redis.call('GET', KEYS[1])
+if ARGV[3] == '1' and (not home or home == ARGV[4]) then
+	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+	return ARGV[1]
 end
-return 0`)
+if home == ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then
+	redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return home`)
 
 // Locate finds out who serves a user. With claim, a user whom nobody serves is this node's from now on; without,
 // ErrNowhere says that. It asks Redis, so nothing may be locked.
@@ -175,27 +185,28 @@ func (h *homes) Claim(ctx context.Context, user stanza.Addr) (string, error) {
 
 // resolve asks Redis for a user's home, and remembers it.
 func (h *homes) resolve(ctx context.Context, user stanza.Addr, claim bool) (string, error) {
-	for {
+	for gone := ""; ; {
+		h.mu.RLock()
+		turn := h.turns
+		h.mu.RUnlock()
 		start := time.Now()
-		node, err := h.ask(ctx, user, claim)
+		node, err := h.ask(ctx, user, claim, gone)
 		if err != nil {
 			return "", err
 		}
 		lives, err := h.lives(ctx, node)
-		if err != nil {
+		switch {
+		case err != nil:
 			return "", err
-		}
-		if lives {
-			h.learn(user, node, start)
+		case lives && h.learn(user, node, start, turn):
 			return node, nil
-		}
-		if !claim {
+		case lives:
+			continue
+		case node == gone && !claim:
 			return "", ErrNowhere
 		}
-		// Its estate has been worked off, so it left nothing of this user.
-		if err := claimScript.Run(ctx, h.rdb, []string{h.key(user.String())}, node, h.self, h.ttl().Milliseconds()).Err(); err != nil {
-			return "", fmt.Errorf("cluster: claim user: %w", err)
-		}
+		// Its estate has been worked off, so it left nothing of this user; but its heir may have been quicker.
+		gone = node
 	}
 }
 
@@ -223,29 +234,31 @@ func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []s
 		if err != nil {
 			return nil, err
 		}
-		if !lives {
-			nowhere = append(nowhere, users[i])
+		if lives && node != h.self {
+			h.learn(users[i], node, start, 0)
 			continue
 		}
-		h.learn(users[i], node, start)
+		// One at a time: the key may be about to expire, or name another home by now.
+		switch _, err = h.resolve(ctx, users[i], false); {
+		case errors.Is(err, ErrNowhere):
+			nowhere = append(nowhere, users[i])
+		case err != nil:
+			return nil, err
+		}
 	}
 	return nowhere, nil
 }
 
 func (h *homes) ttl() time.Duration { return 3 * h.cfg.HomeTime }
 
-// ask reads the user's key, and with claim sets it where there is none.
-func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool) (string, error) {
-	var node string
-	var err error
+// ask reads the user's key, and with claim sets it where there is none, or where gone is the home.
+func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool, gone string) (string, error) {
+	set := 0
 	if claim {
-		node, err = h.rdb.SetArgs(ctx, h.key(user.String()), h.self, redis.SetArgs{Mode: "NX", Get: true, TTL: h.ttl()}).Result()
-	} else {
-		node, err = h.rdb.Get(ctx, h.key(user.String())).Result()
+		set = 1
 	}
+	node, err := homeScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds(), set, gone).Text()
 	switch {
-	case errors.Is(err, redis.Nil) && claim:
-		return h.self, nil
 	case errors.Is(err, redis.Nil):
 		return "", ErrNowhere
 	case err != nil:
@@ -254,28 +267,31 @@ func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool) (string, 
 	return node, nil
 }
 
-func (h *homes) learn(user stanza.Addr, node string, asked time.Time) {
+// learn notes what Redis said when it was asked. It reports false when that may not be so any more.
+func (h *homes) learn(user stanza.Addr, node string, asked time.Time, turn uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
-	if p == nil {
+	switch {
+	case p != nil && (h.knownLocked(p) || p.leaving != nil):
+		return true // somebody else was quicker, or it came here meanwhile
+	case node == h.self && turn != h.turns:
+		return false // it may have been given up since
+	case p == nil:
 		p = new(place)
 		h.places[user] = p
-		if node != h.self {
-			h.away++
-			h.evictLocked()
-		}
-	} else if h.knownLocked(p) || p.leaving != nil {
-		return // somebody else was quicker, or it came here meanwhile
-	}
-	if p.node == h.self && node != h.self {
-		h.away++
+	case p.node != h.self:
+		h.away--
 	}
 	p.node, p.last = node, 0
 	p.use()
-	if node == h.self && !p.pinned {
+	if node == h.self {
 		p.until = asked.Add(h.cfg.HomeTime)
+		return true
 	}
+	h.away++
+	h.evictLocked()
+	return true
 }
 
 // idle is how long nothing must have gone to a user of another node before that is forgotten: by then it has been
@@ -334,6 +350,7 @@ func (h *homes) gave(user stanza.Addr, node string, seq uint32) {
 	}
 	if p.node == h.self {
 		h.away++
+		h.turns++
 	}
 	p.node, p.last, p.pinned = node, seq, false
 	delete(h.unsaid, user)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,28 +48,46 @@ var ErrLost = errors.New("cluster: another node is the user's home")
 // Pin makes this node the user's home for as long as there are sessions; from is the node that it may still be the
 // home of in Redis. Nothing may be locked.
 func (h *homes) Pin(ctx context.Context, user stanza.Addr, from string) error {
-	h.mu.RLock()
-	p := h.places[user]
-	pinned := p != nil && p.node == h.self && p.pinned
-	h.mu.RUnlock()
-	if pinned && from == "" {
-		return nil
+	h.mu.Lock()
+	var p *place
+	for {
+		if p = h.places[user]; p == nil || p.node != h.self || p.leaving != nil {
+			h.mu.Unlock()
+			return ErrUnlocated
+		}
+		if p.pinned && from == "" {
+			h.mu.Unlock()
+			return nil
+		}
+		extended := p.extending
+		if extended == nil {
+			break
+		}
+		h.mu.Unlock()
+		select {
+		case <-extended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		h.mu.Lock()
 	}
+	p.pinning++
+	h.mu.Unlock()
 	ok, err := pinScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, from).Bool()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return fmt.Errorf("cluster: pin user: %w", err)
-	}
-	if !ok {
-		return ErrLost
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.places[user]; p != nil && p.node == h.self && p.leaving == nil {
-		p.pinned = true
-		delete(h.unsaid, user)
-		return nil
+	p.pinning--
+	switch {
+	case err != nil && !errors.Is(err, redis.Nil):
+		return fmt.Errorf("cluster: pin user: %w", err)
+	case !ok:
+		return ErrLost
+	case h.places[user] != p || p.node != h.self || p.leaving != nil:
+		return ErrUnlocated
 	}
-	return ErrUnlocated
+	p.pinned = true
+	delete(h.unsaid, user)
+	return nil
 }
 
 // awaitPins waits a little until everybody who was handed over to this node so far is this node's in Redis too.
@@ -115,31 +134,64 @@ type Releaser interface {
 
 // keep looks after the users without sessions until ctx ends: those in use stay, the others are given up.
 func (h *homes) keep(ctx context.Context, r Releaser, log *slog.Logger) {
+	var loops sync.WaitGroup
+	loops.Go(func() { h.keepKeys(ctx, log) })
+	loops.Go(func() { h.giveUpIdle(ctx, r, log) })
+	loops.Wait()
+}
+
+// keepKeys has the keys of users without sessions live on while they are in use, and no longer.
+func (h *homes) keepKeys(ctx context.Context, log *slog.Logger) {
+	t := time.NewTicker(h.cfg.HomeTime / 6)
+	defer t.Stop()
+	for {
+		var users []stanza.Addr
+		select {
+		case <-ctx.Done():
+			return
+		case user := <-h.loose:
+			users = append(users, user)
+			for len(h.loose) > 0 && len(users) < extendAtOnce {
+				users = append(users, <-h.loose)
+			}
+		case <-t.C:
+			users, _ = h.idlers(time.Now().Add(-h.cfg.HomeTime / 2))
+		}
+		if err := h.extend(ctx, users); err != nil && ctx.Err() == nil {
+			log.Warn("homes of users without sessions not extended", "error", err)
+		}
+	}
+}
+
+// givenUpAtOnce is how many users are given up at a time: each has to wait for stores.
+const givenUpAtOnce = 16
+
+// giveUpIdle gives up the users who were not in use.
+func (h *homes) giveUpIdle(ctx context.Context, r Releaser, log *slog.Logger) {
+	var under sync.WaitGroup
+	defer under.Wait()
+	slots := make(chan struct{}, givenUpAtOnce)
 	t := time.NewTicker(h.cfg.HomeTime / 6)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case user := <-h.loose:
-			loose := []stanza.Addr{user}
-			for len(h.loose) > 0 && len(loose) < extendAtOnce {
-				loose = append(loose, <-h.loose)
-			}
-			if err := h.extend(ctx, loose); err != nil && ctx.Err() == nil {
-				log.Warn("homes of users without sessions not extended", "error", err)
-			}
-			continue
 		case <-t.C:
 		}
-		stay, leave := h.idlers(time.Now().Add(-h.cfg.HomeTime / 2))
-		if err := h.extend(ctx, stay); err != nil && ctx.Err() == nil {
-			log.Warn("homes of users without sessions not extended", "error", err)
-		}
+		_, leave := h.idlers(time.Now().Add(-h.cfg.HomeTime / 2))
 		for _, user := range leave {
-			if err := h.giveUp(ctx, user, r); err != nil && ctx.Err() == nil {
-				log.Warn("home of a user without sessions not given up", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case slots <- struct{}{}:
 			}
+			under.Go(func() {
+				if err := h.giveUp(ctx, user, r); err != nil && ctx.Err() == nil {
+					log.Warn("home of a user without sessions not given up", "error", err)
+				}
+				<-slots
+			})
 		}
 	}
 }
@@ -168,72 +220,111 @@ func (h *homes) extend(ctx context.Context, users []stanza.Addr) error {
 	for len(users) > 0 {
 		some := users[:min(len(users), extendAtOnce)]
 		users = users[len(some):]
-		start := time.Now()
-		pipe := h.rdb.Pipeline()
-		cmds := make([]*redis.Cmd, len(some))
-		for i, user := range some {
-			cmds[i] = expireScript.Eval(ctx, pipe, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds())
+		if err := h.extendSome(ctx, some); err != nil {
+			return err
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("cluster: extend homes: %w", err)
+	}
+	return nil
+}
+
+func (h *homes) extendSome(ctx context.Context, users []stanza.Addr) error {
+	done := make(chan struct{})
+	places := make([]*place, 0, len(users))
+	cmds := make([]*redis.Cmd, 0, len(users))
+	pipe := h.rdb.Pipeline()
+	h.mu.Lock()
+	for _, user := range users {
+		p := h.places[user]
+		if p == nil || p.node != h.self || p.pinned || p.pinning > 0 || p.leaving != nil || p.extending != nil {
+			continue
 		}
-		h.mu.Lock()
-		for i, user := range some {
-			p := h.places[user]
-			if p == nil || p.node != h.self || p.pinned {
-				continue
-			}
-			if ok, err := cmds[i].Bool(); err == nil && ok {
-				p.until = start.Add(h.cfg.HomeTime)
-			}
+		p.extending = done
+		places = append(places, p)
+		cmds = append(cmds, expireScript.Eval(ctx, pipe, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds()))
+	}
+	h.mu.Unlock()
+	start := time.Now()
+	_, err := pipe.Exec(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, p := range places {
+		p.extending = nil
+		ok, failed := cmds[i].Bool()
+		switch {
+		case failed != nil || p.node != h.self || p.pinned:
+		case ok:
+			p.until = start.Add(h.cfg.HomeTime)
+		default:
+			p.until = time.Time{} // somebody else may be the home
 		}
-		h.mu.Unlock()
+	}
+	close(done)
+	if err != nil {
+		return fmt.Errorf("cluster: extend homes: %w", err)
 	}
 	return nil
 }
 
 // giveUp makes a user nobody's.
 func (h *homes) giveUp(ctx context.Context, user stanza.Addr, r Releaser) error {
-	var left chan struct{}
+	var p *place
 	r.Vacate(user, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if p := h.places[user]; p != nil && p.node == h.self && !p.pinned && p.leaving == nil {
+		q := h.places[user]
+		if q != nil && q.node == h.self && !q.pinned && q.pinning == 0 && q.leaving == nil {
+			p = q
 			p.leaving = make(chan struct{})
-			left = p.leaving
 		}
 	})
-	if left == nil {
+	if p == nil {
 		return nil
 	}
-	err := r.Release(ctx, user)
-	if err == nil {
-		err = expireScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, 0).Err()
+	released := r.Release(ctx, user)
+	var deleted error
+	if released == nil {
+		deleted = expireScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, 0).Err()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	defer close(left)
-	p := h.places[user]
-	if err != nil {
-		p.leaving = nil // it stays ours, and is tried again
-		return err
+	close(p.leaving)
+	p.leaving = nil
+	switch {
+	case released != nil:
+		return released // it stays ours, and is tried again
+	case deleted != nil:
+		p.until = time.Time{} // the same, but the key may be gone
+		return fmt.Errorf("cluster: give up user: %w", deleted)
 	}
+	h.turns++
+	if p.pinned || p.node != h.self {
+		return nil // it was taken over meanwhile
+	}
+	delete(h.unsaid, user)
 	if p.via == "" {
 		delete(h.places, user)
-	} else {
-		p.leaving, p.until = nil, time.Time{}
+		return nil
 	}
+	// Senders here go on by the earlier home until that has passed on everything.
+	p.node, p.last, p.until = "", 0, time.Time{}
+	h.away++
 	return nil
 }
 
 // giveUpAll makes every user without sessions nobody's, at the end.
 func (h *homes) giveUpAll(ctx context.Context, r Releaser) error {
 	_, all := h.idlers(time.Now().Add(time.Hour))
-	var errs []error
-	for _, user := range all {
-		if err := h.giveUp(ctx, user, r); err != nil {
-			errs = append(errs, err)
-		}
+	errs := make([]error, givenUpAtOnce)
+	var under sync.WaitGroup
+	for i := range errs {
+		under.Go(func() {
+			for at := i; at < len(all); at += len(errs) {
+				if err := h.giveUp(ctx, all[at], r); err != nil {
+					errs[i] = errors.Join(errs[i], err)
+				}
+			}
+		})
 	}
+	under.Wait()
 	return errors.Join(errs...)
 }

@@ -76,13 +76,34 @@ func (s *Redis) Load(ctx context.Context, yield func(Entry) error) error {
 	}
 }
 
-// Apply implements Store.
+// applyAtOnce is how many entries one script may change: Redis takes no more than a million arguments, and does nothing
+// else meanwhile.
+const applyAtOnce = 50_000
+
+// Apply implements Store. More than applyAtOnce changes are several steps: an error may leave the first of them done,
+// which the next Apply writes again.
 func (s *Redis) Apply(ctx context.Context, put []Entry, del []stanza.ID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(del) > applyAtOnce {
+		if err := s.apply(ctx, nil, del[:applyAtOnce]); err != nil {
+			return err
+		}
+		del = del[applyAtOnce:]
+	}
+	for len(put) > applyAtOnce {
+		if err := s.apply(ctx, put[:applyAtOnce], del); err != nil {
+			return err
+		}
+		put, del = put[applyAtOnce:], nil
+	}
+	return s.apply(ctx, put, del)
+}
+
+func (s *Redis) apply(ctx context.Context, put []Entry, del []stanza.ID) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.writes++
 	args := append(make([]any, 0, 2+len(del)+3*len(put)), s.writes, len(del))
 	for i := range del {

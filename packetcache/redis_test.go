@@ -108,6 +108,26 @@ func testFenced(t *testing.T, rdb redis.UniversalClient, keys redisx.Keys) {
 }
 
 func testPages(t *testing.T, rdb redis.UniversalClient, keys redisx.Keys) {
+	t.Run("more than Redis takes at once", func(t *testing.T) {
+		begin(t, rdb, keys, "huge")
+		s := NewRedis(rdb, keys, "huge")
+		st := message(alice, bob, "m")
+		put, del := make([]Entry, applyAtOnce+1), make([]stanza.ID, applyAtOnce+1)
+		for i := range put {
+			put[i] = Entry{ID: stanza.NewID(), From: alice, To: bob, MsgID: "m", Stanza: st, Deadline: time.Now()}
+			del[i] = put[i].ID
+		}
+		if err := s.Apply(t.Context(), put, nil); err != nil {
+			t.Fatal(err)
+		}
+		last := put[applyAtOnce]
+		if err := s.Apply(t.Context(), []Entry{last}, del); err != nil {
+			t.Fatal(err)
+		}
+		if got := load(t, s); len(got) != 1 || got[0].ID != last.ID {
+			t.Errorf("%d entries", len(got))
+		}
+	})
 	t.Run("many", func(t *testing.T) {
 		begin(t, rdb, keys, "many")
 		s := NewRedis(rdb, keys, "many")

@@ -126,7 +126,11 @@ func (s *Redis) Appended() uint64 { return s.queue.appended.Load() }
 func (s *Redis) Sendable() uint64 { return s.queue.sendable.Load() }
 
 // OnSendable has f called when Sendable grew. It is set once, before the first append; f must not block.
-func (s *Redis) OnSendable(f func()) { s.queue.onSendable = f }
+func (s *Redis) OnSendable(f func()) {
+	s.queue.notify.Lock()
+	defer s.queue.notify.Unlock()
+	s.queue.onSendable = f
+}
 
 // Fenced is closed when another node has taken over what this one had.
 func (s *Redis) Fenced() <-chan struct{} { return s.queue.fenced }

@@ -57,7 +57,7 @@ type groupCommit struct {
 	doubt    atomic.Bool  // Redis may have lost something since the last whole checkpoint; written without mu
 
 	notify     sync.Mutex // while onSendable runs; mu may be taken under it
-	onSendable func()     // set before the first append
+	onSendable func()     // guarded by notify
 
 	mu       sync.Mutex
 	queue    []*batch // oldest first; the last is being filled
@@ -322,9 +322,9 @@ func (q *groupCommit) fence() {
 	q.sendable.Store(q.flushed)
 	q.queue, q.spare = nil, nil
 	q.progressLocked()
+	close(q.fenced)
 	q.mu.Unlock()
 	q.log.Error("fenced: another node has taken over")
-	close(q.fenced)
 }
 
 // tell calls onSendable.

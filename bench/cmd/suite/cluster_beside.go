@@ -43,7 +43,7 @@ func startBeside(cores []int) (b *beside, err error) {
 			b.close()
 		}
 	}()
-	if b.redis, err = redisproc.Run(redisproc.Durable...); err != nil {
+	if b.redis, err = redisproc.Run(redisproc.EverySecond...); err != nil {
 		return nil, err
 	}
 	if b.postgres, err = postgresproc.Run(); err != nil {

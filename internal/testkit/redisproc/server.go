@@ -40,8 +40,12 @@ type Server struct {
 	admin  *redis.Client
 }
 
-// Durable makes the server write every command to its append-only file, so that a kill loses none.
-var Durable = []string{"--appendonly", "yes", "--appendfsync", "everysec"}
+// Durable makes the server write every command to its append-only file before it answers, so that a kill loses none.
+// With everysec, which is usual, it answers first while the disk is busy, and a kill may lose the last two seconds.
+var Durable = []string{"--appendonly", "yes", "--appendfsync", "always"}
+
+// EverySecond is the usual way, for measurements.
+var EverySecond = []string{"--appendonly", "yes", "--appendfsync", "everysec"}
 
 // Standalone runs a server of the test's own until the test ends. args are redis-server's.
 func Standalone(t testing.TB, args ...string) *Server {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"holdfast/stanza"
@@ -85,6 +86,8 @@ func (s *Session) noteSent(node string) {
 	if s.sentTo == nil {
 		s.sentTo = make(map[string]time.Time, 1)
 	}
+	// Nodes come and go, and a session may stay for long.
+	maps.DeleteFunc(s.sentTo, func(_ string, at time.Time) bool { return now.Sub(at) >= sentMemory })
 	s.sentTo[node] = now
 }
 
@@ -146,20 +149,20 @@ func (sv *Service) routeDirect(to stanza.Addr, from *Session, st *stanza.Stanza)
 	}
 }
 
-// locate finds out, with nothing locked, who serves the user that a stanza is for, so that routing need not ask.
-func (sv *Service) locate(s *Session, e *stanza.Element, kind stanza.Kind) error {
-	s.nowhere = stanza.Addr{}
+// locate finds out, with nothing locked, who serves the user that a stanza is for, so that routing need not ask. It
+// returns a user whom nobody serves.
+func (sv *Service) locate(e *stanza.Element, kind stanza.Kind) (nowhere stanza.Addr, err error) {
 	raw, ok := e.AttrRaw("to")
 	if !ok || len(raw) == 0 {
-		return nil
+		return nowhere, nil
 	}
 	to, err := e.AddrAttr("to")
 	if err != nil || to.Local() == "" || !sv.Local(to) {
-		return nil // dispatch answers
+		return nowhere, nil // dispatch answers
 	}
 	user := to.Bare()
 	if _, known := sv.cluster.Where(user); known {
-		return nil
+		return nowhere, nil
 	}
 	claim := false
 	switch kind {
@@ -172,15 +175,14 @@ func (sv *Service) locate(s *Session, e *stanza.Element, kind stanza.Kind) error
 		case "subscribe", "subscribed", "unsubscribe", "unsubscribed":
 			claim = true
 		case "probe":
-			return nil // an errand
+			return nowhere, nil // an errand
 		}
 	}
 	err = sv.find(sv.intake, user, claim)
 	if errors.Is(err, ErrNowhere) {
-		s.nowhere = user
-		return nil
+		return user, nil
 	}
-	return err
+	return nowhere, err
 }
 
 // find is Cluster.Locate, which claims only users who exist.

@@ -193,6 +193,9 @@ func (a *fakeAccounts) Unregister(_ context.Context, user stanza.Addr) error {
 type fakeRoster struct {
 	watches map[stanza.Addr][]stanza.Addr // by who is watched
 	err     error
+
+	mu     sync.Mutex
+	forget error // of Forget alone
 }
 
 func newRoster() *fakeRoster { return &fakeRoster{watches: make(map[stanza.Addr][]stanza.Addr)} }
@@ -220,7 +223,15 @@ func (r *fakeRoster) Forget(_ context.Context, user stanza.Addr) (map[stanza.Add
 	for _, a := range r.watches[user] {
 		owed[a] = Parting{Unsubscribed: true}
 	}
-	return owed, r.err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return owed, errors.Join(r.err, r.forget)
+}
+
+func (r *fakeRoster) failForget(err error) {
+	r.mu.Lock()
+	r.forget = err
+	r.mu.Unlock()
 }
 
 func (r *fakeRoster) Change(context.Context, stanza.Addr, stanza.Addr, bool, *stanza.Stanza) (Outcome, error) {
@@ -453,10 +464,11 @@ func (e *fakeEnded) Recall(token string, user stanza.Addr) (uint32, bool) {
 type fakeJournal struct {
 	mu      sync.Mutex
 	records []logged
-	err     error  // of every append
-	sync    error  // of Settle
-	settled int    // calls of Settle that succeeded
-	guard   func() // called with each append but those of links
+	err     error         // of every append
+	sync    error         // of Settle
+	settled int           // calls of Settle that succeeded
+	away    chan struct{} // when not nil, Settle waits for it
+	guard   func()        // called with each append but those of links
 
 	// Where appends take a way over the network, ahead is true; see Sendable.
 	ahead      bool
@@ -544,7 +556,17 @@ func (j *fakeJournal) arrive(pos uint64) {
 	}
 }
 
-func (j *fakeJournal) Settle(context.Context) error {
+func (j *fakeJournal) Settle(ctx context.Context) error {
+	j.mu.Lock()
+	away := j.away
+	j.mu.Unlock()
+	if away != nil {
+		select {
+		case <-away:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.sync == nil {

@@ -37,7 +37,7 @@ func (s *Session) inbound(st *stream, e *stanza.Element, kind stanza.Kind) error
 		return nil // taken over: its new stream counts
 	}
 	s.mu.Unlock()
-	s.recorded = false
+	s.recorded, s.nowhere = false, st.nowhere
 	if managed {
 		s.in++
 	}
@@ -114,6 +114,7 @@ var (
 	serviceUnavailable   = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable}
 	remoteServerNotFound = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.RemoteServerNotFound}
 	policyViolation      = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.PolicyViolation}
+	internalServerError  = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.InternalServerError}
 	badRequest           = mstanza.Error{Type: mstanza.Modify, Condition: mstanza.BadRequest}
 )
 

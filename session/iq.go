@@ -135,7 +135,7 @@ func (s *Session) serve(st *stanza.Stanza) error {
 			return s.reply(st, cond)
 		}
 		s.log.Error("request not answered", "namespace", string(payload.Space()), "error", err)
-		return s.reply(st, mstanza.Error{Type: mstanza.Wait, Condition: mstanza.InternalServerError})
+		return s.reply(st, internalServerError)
 	}
 	return s.send(nil, stanza.Result(st, inner))
 }

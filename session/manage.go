@@ -2,6 +2,8 @@ package session
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -85,7 +87,8 @@ func (st *stream) takeAck(s *Session, e *stanza.Element) error {
 }
 
 // placeLocked finds the outbox place that a client's count means: between what it acknowledged before and what was
-// ever sent: a resumption sends it again, and what the connection before brought may be news to it. An older count is no news and means the place acknowledged before.
+// ever sent: a resumption sends it again, and what the connection before brought may be news to it. An older count is
+// no news and means the place acknowledged before.
 func (s *Session) placeLocked(h uint32) (place uint64, ok bool) {
 	from := max(s.out.acked, s.base)
 	ahead := h - s.hLocked(from) // modulo 2^32, as the count wraps
@@ -289,7 +292,7 @@ func (st *stream) seize(s *Session) (old *stream, err error) {
 			old.inMu.Unlock()
 		}
 		if err := s.settleNow(); err != nil {
-			if old != nil {
+			if old != nil && !retryable(err) {
 				old.finish(Broken) // it is deaf already; its loss detaches the session
 			}
 			return nil, err
@@ -313,10 +316,18 @@ func (s *Session) settleNow() error {
 	if safe {
 		return nil
 	}
-	if err := s.sv.journal.Settle(s.sv.ctx); err != nil {
-		return fmt.Errorf("settle before resumption: %w", err)
+	// Briefly, for checkpoints wait meanwhile, and everybody else for them: a journal that is away is waited for with
+	// nothing held.
+	ctx, cancel := context.WithTimeout(s.sv.ctx, briefly)
+	defer cancel()
+	err := s.sv.journal.Settle(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && s.sv.ctx.Err() == nil:
+		return errors.Join(ErrBusy, err)
 	}
-	return nil
+	return fmt.Errorf("settle before resumption: %w", err)
 }
 
 func (s *Session) queued() int {

@@ -49,6 +49,7 @@ type node struct {
 	read      []letter      // everything journaled that came, for repeat
 	full      chan struct{} // when not nil, Room waits for it
 	suspected []string
+	parks     bool // whether Park does anything
 	unpinned  int
 	ords      uint64
 	refuse    func(m Message) bool            // when not nil, says what Tell cannot send
@@ -302,6 +303,13 @@ func (n *node) Take(user stanza.Addr, from string, seen uint32) {
 func (n *node) Pin(_ context.Context, user stanza.Addr, from string) error {
 	n.m.mu.Lock()
 	defer n.m.mu.Unlock()
+	n.mu.Lock()
+	p := n.places[user]
+	pinned := p != nil && p.node == n.id && p.pinned
+	n.mu.Unlock()
+	if pinned && from == "" {
+		return nil
+	}
 	if n.m.down {
 		return errRedis
 	}
@@ -416,6 +424,16 @@ func (n *node) forwardLocked(to string, user stanza.Addr, m Message, o Origin, l
 	m.Seq, m.User = l.seq, user.String()
 	n.pushLocked(to, letter{from: n.id, m: m})
 	return nil
+}
+
+// Park keeps a message for later: it comes back behind what is there.
+func (n *node) Park(user stanza.Addr, m Message, o Origin) (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.parks {
+		return false, nil
+	}
+	return true, n.forwardLocked(n.id, user, m, o, false)
 }
 
 func (n *node) pushLocked(to string, x letter) {

@@ -113,22 +113,26 @@ func (sv *Service) Receive(ctx context.Context, link string, m Message) error {
 		return nil // it came before
 	}
 	var user stanza.Addr
-	if m.User != "" {
-		if user, err = stanza.ParseAddr(m.User); err != nil {
-			sv.log.Error("message of another node names no user", "op", m.Op, "error", err)
-		}
+	if user, err = stanza.ParseAddr(m.User); err != nil {
+		sv.log.Error("message of another node names no user", "op", m.Op, "error", err)
 	}
 	if m.Seq == 0 {
-		sv.enter()
-		defer sv.leave()
-		sv.hear(p, user, m)
+		if err == nil {
+			sv.enter()
+			defer sv.leave()
+			sv.hear(p, user, m)
+		}
 		return nil
 	}
 	once := func() error {
 		sv.enter()
 		defer sv.leave()
 		p.in, p.recorded = m.Seq, false
-		if err := sv.carryOutFor(p, user, m); err != nil {
+		err := sv.carryOutFor(p, user, m)
+		if err != nil && !retryable(err) {
+			err = sv.refused(ctx, p, m, err)
+		}
+		if err != nil {
 			return err
 		}
 		if !p.recorded {
@@ -146,7 +150,7 @@ func (sv *Service) Receive(ctx context.Context, link string, m Message) error {
 		}
 		return err
 	}
-	if !sv.isParked(user) {
+	if m.Op == opHandover || !sv.isParked(user) { // what a user comes with is this link's, and waits for no store
 		err := once()
 		switch {
 		case errors.Is(err, ErrBusy):
@@ -160,6 +164,22 @@ func (sv *Service) Receive(ctx context.Context, link string, m Message) error {
 		return err
 	}
 	return sv.insist(ctx, user, once)
+}
+
+// refused is for a message that a store will never take: it must not end this node, and then whoever adopts it. Its
+// sender is told. What the journal refused it refuses again, and that does end the node.
+func (sv *Service) refused(ctx context.Context, p *Session, m Message, why error) error {
+	if p.recorded || m.Op == opHandover || ctx.Err() != nil || sv.ctx.Err() != nil {
+		return why
+	}
+	sv.log.Error("message of another node refused", "op", m.Op, "from", p.peer, "error", why)
+	switch m.Op {
+	case opMessage, opDirect, opAccount:
+		if st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{}); err == nil {
+			return sv.answer(p, st, internalServerError)
+		}
+	}
+	return nil
 }
 
 // done notes that a link's messages are carried out up to seq.
@@ -253,6 +273,9 @@ func (sv *Service) Reroute(ctx context.Context, user stanza.Addr, m Message, o O
 
 // carryOutFor does what a journaled message says, or passes it on. An error says that nothing was done.
 func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
+	if user.IsZero() {
+		return nil // logged already
+	}
 	if m.Op == opHandover {
 		return sv.takeOver(p, user, m)
 	}
@@ -265,6 +288,10 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 	st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{})
 	if err != nil {
 		sv.log.Error("stanza of another node not readable", "op", m.Op, "error", err)
+		return nil
+	}
+	if !fits(m.Op, st) || st.To.Bare() != user {
+		sv.log.Error("stanza of another node is not what it should be", "op", m.Op, "kind", st.Kind().String())
 		return nil
 	}
 	switch m.Op {
@@ -295,6 +322,19 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 	}
 	sv.log.Error("message of another node not understood", "op", m.Op)
 	return nil
+}
+
+// fits reports whether a stanza is of the kind that an op is about.
+func fits(op uint8, st *stanza.Stanza) bool {
+	switch op {
+	case opMessage:
+		return st.Kind() == stanza.Message
+	case opArrives:
+		return st.Kind() == stanza.Presence
+	case opAccount:
+		return st.Kind() == stanza.IQ && st.NumChildren() == 1
+	}
+	return true
 }
 
 // atHome runs f if this node is the user's home, and else passes the message on to it.

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"errors"
+
 	mstanza "mellium.im/xmpp/stanza"
 
 	"holdfast/internal/journal"
@@ -123,7 +125,7 @@ func (sv *Service) userRemoved(user stanza.Addr) error {
 	}
 	owed, err := sv.roster.Forget(sv.ctx, user)
 	if err != nil {
-		return err
+		return errors.Join(ErrBusy, err) // it may be repeated
 	}
 	for contact, p := range owed {
 		if err := sv.part(user, contact, p); err != nil {
@@ -136,7 +138,10 @@ func (sv *Service) userRemoved(user stanza.Addr) error {
 	if err := sv.journal.IDs(journal.KindUnstored, user, nil); err != nil {
 		return err
 	}
-	return sv.mailbox.Purge(user)
+	if err := sv.mailbox.Purge(user); err != nil {
+		return errors.Join(ErrBusy, err)
+	}
+	return nil
 }
 
 // maxRemoved bounds what is remembered of removed accounts: messages to them live no longer than a receipt may take.

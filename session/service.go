@@ -118,8 +118,8 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	sv.loops.Go(sv.settleLoop)
 	sv.loops.Go(sv.askLoop)
 	sv.wants.waiting, sv.wants.coming = make(map[stanza.Addr]map[string]chan bool), make(map[stanza.Addr]int)
-	sv.errands = errands{sv, make(chan errand, maxErrands)}
 	if sv.cluster != nil {
+		sv.errands = errands{sv, make(chan errand, maxErrands)}
 		sv.loops.Go(sv.errandLoop)
 	}
 	sv.journal.OnSendable(sv.unpark)

@@ -21,6 +21,9 @@ type stream struct {
 	log       *slog.Logger
 	born      time.Time
 
+	// owned by the goroutine that calls Handle: a user whom the element is for and whom nobody serves
+	nowhere stanza.Addr
+
 	// inMu is held while an element is handled. A resumption on another transport takes it to be sure that
 	// nothing of this one is counted any more; over is guarded by it.
 	inMu sync.Mutex
@@ -319,7 +322,7 @@ func (st *stream) prepare(e *stanza.Element) (ready bool, done func()) {
 		for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 			err := st.sv.room(e)
 			if err == nil && st.sv.cluster != nil {
-				err = st.sv.locate(s, e, e.Kind())
+				st.nowhere, err = st.sv.locate(e, e.Kind())
 			}
 			if err == nil {
 				return true, done

@@ -17,6 +17,10 @@ func (sv *Service) takeOver(p *Session, user stanza.Addr, m Message) error {
 		sv.log.Error("user handed over by another node not readable", "from", p.peer, "error", err)
 		return nil
 	}
+	if u.Addr != user {
+		sv.log.Error("user handed over by another node is not the one it names", "from", p.peer)
+		return nil
+	}
 	sessions, err := sv.unpack(u)
 	if err != nil {
 		sv.log.Error("user handed over by another node not readable", "from", p.peer, "error", err)
@@ -93,6 +97,9 @@ func (sv *Service) unpack(u *journal.User) ([]*Session, error) {
 	shared := make(map[stanza.ID]*copies)
 	for i := range u.Sessions {
 		k := &u.Sessions[i]
+		if k.State.Addr.Bare() != u.Addr {
+			return nil, fmt.Errorf("session %s: not of %s", k.State.Addr, u.Addr)
+		}
 		s, err := sv.build(Restored{State: k.State, Handled: k.Handled, Acked: k.Acked, Queue: k.Queue}, shared)
 		if err != nil {
 			return nil, fmt.Errorf("session %s: %w", k.State.Addr, err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -57,10 +58,21 @@ func (s *Redis) Load(ctx context.Context, dead string) (*Recovered, map[string]s
 	return rec, meta, nil
 }
 
-// Bury removes the estate of a node, when another has it. What is left is its mailbox, and the fence.
+// buriedTime is how long a node that was taken for dead may sleep and leave nothing when it wakes up.
+const buriedTime = 10 * time.Minute
+
+// Bury removes the estate of a node, when another has it. What is left is its mailbox, the fence, and for a while the
+// count of its batches: one that wakes up goes on counting, and must not make that key anew, to stay for ever.
 func (s *Redis) Bury(ctx context.Context, dead string) error {
 	keys := nodeKeys(s.keys, dead, "sessions", "queues", "meta", "checkpoint", "cache", "deadlines", "journal:dead")
-	if err := s.rdb.Unlink(ctx, keys...).Err(); err != nil {
+	counter := s.keys.Node(dead, "checkpoint")
+	_, err := s.rdb.TxPipelined(ctx, func(tx redis.Pipeliner) error {
+		tx.Unlink(ctx, keys...)
+		tx.HSet(ctx, counter, "batches", 0)
+		tx.PExpire(ctx, counter, buriedTime)
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("resume: bury: %w", err)
 	}
 	return nil

@@ -71,8 +71,11 @@ func TestRedisAdopt(t *testing.T) {
 			}
 		}
 		must(t, other.Bury(t.Context(), m.id))
-		if left := r.left(t, m.id, allKeys...); fmt.Sprint(left) != "[mailbox:dead fence]" {
+		if left := r.left(t, m.id, allKeys...); fmt.Sprint(left) != "[mailbox:dead fence checkpoint]" {
 			t.Errorf("%v left", left)
+		}
+		if ttl := r.rdb.PTTL(t.Context(), r.keys.Node(m.id, "checkpoint")).Val(); ttl <= 0 {
+			t.Errorf("the count of a buried node's batches expires in %v", ttl)
 		}
 		if found, meta, err := other.Load(t.Context(), m.id); err != nil || len(found.Sessions)+len(found.Effects)+len(meta) != 0 {
 			t.Errorf("buried, and still %+v %v %v", found, meta, err)

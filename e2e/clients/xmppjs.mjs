@@ -25,11 +25,13 @@ globalThis.crypto ??= webcrypto;
 
 const NS_SM = "urn:xmpp:sm:3";
 const patience = 3000;
+const firstPatience = 10_000; // while the machine starts everything at once
 
 let xmpp;
 let sm;
 let settings;
 let moved = Date.now(); // last change of status
+let began = false; // it has been online
 let leaving = false;
 let failedCount = null; // of the last <failed h/>
 let given = 0; // "fail" events since then
@@ -72,7 +74,8 @@ function onStatus(status) {
 }
 
 function watch() {
-  if (xmpp.status === "online" || Date.now() - moved < patience) return;
+  if (xmpp.status === "online") began = true;
+  if (xmpp.status === "online" || Date.now() - moved < (began ? patience : firstPatience)) return;
   moved = Date.now();
   log("stuck in", xmpp.status);
   const socket = xmpp.socket?.socket;

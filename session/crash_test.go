@@ -136,6 +136,22 @@ func (w *world) replay(sessions map[uint64]*Restored, r logged) {
 		user, ids, err := journal.DecodeIDs(r.b)
 		must(err)
 		must(w.box.Remove(user, ids...))
+	case journal.KindForward:
+		rec, err := journal.DecodeForward(r.b)
+		must(err)
+		handled(sessions[rec.Origin], rec.N)
+		if rec.Leaves {
+			maps.DeleteFunc(sessions, func(_ uint64, s *Restored) bool {
+				return s.State.Flags&journal.FlagLink == 0 && s.State.Addr.Bare() == rec.User
+			})
+		}
+	case journal.KindTaken:
+		rec, err := journal.DecodeTaken(r.b)
+		must(err)
+		handled(sessions[rec.Origin], rec.N)
+		for _, k := range rec.User.Sessions {
+			sessions[k.State.Ord] = &Restored{State: k.State, Handled: k.Handled, Acked: k.Acked, Queue: k.Queue}
+		}
 	case journal.KindProved, journal.KindDirected:
 	}
 }

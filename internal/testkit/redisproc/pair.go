@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,8 +61,8 @@ func (p *Pair) URL() string { return "redis+sentinel://" + p.sentinel.Addr() + "
 // Rejoin runs the primary that Failover killed as the replica. The Sentinel would do it too, after ten seconds.
 func (p *Pair) Rejoin(t testing.TB) {
 	t.Helper()
+	p.Replica.args = append(slices.Clone(p.Replica.args), "--replicaof", "127.0.0.1 "+fmt.Sprint(p.Primary.port))
 	p.Replica.Restart(t)
-	must(t, p.Replica.admin.ReplicaOf(context.Background(), "127.0.0.1", fmt.Sprint(p.Primary.port)).Err())
 }
 
 // Failover kills the primary and returns when the replica has taken its place; Primary is the new one then.

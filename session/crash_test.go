@@ -24,6 +24,16 @@ func newDisk() *disk {
 // checkpoint writes what changed and lets the journal forget.
 func (w *world) checkpoint(d *disk) {
 	c := w.sv.Checkpoint(func() {})
+	d.write(c)
+	c.Commit()
+	d.boxes = make(map[stanza.Addr][]*stanza.Stanza)
+	for user, box := range w.box.boxes {
+		d.boxes[user] = slices.Clone(box)
+	}
+}
+
+// write takes what a checkpoint has of sessions.
+func (d *disk) write(c *Checkpoint) {
 	for _, ch := range c.Changed {
 		s := d.sessions[ch.State.Ord]
 		if s == nil {
@@ -39,22 +49,26 @@ func (w *world) checkpoint(d *disk) {
 	for _, ord := range append(c.Gone, d.gone...) {
 		delete(d.sessions, ord)
 	}
-	c.Commit()
 	d.gone = nil
-	d.boxes = make(map[stanza.Addr][]*stanza.Stanza)
-	for user, box := range w.box.boxes {
-		d.boxes[user] = slices.Clone(box)
+}
+
+// copied is what is there of sessions, for the next process to change.
+func (d *disk) copied() map[uint64]*Restored {
+	sessions := make(map[uint64]*Restored)
+	if d == nil {
+		return sessions
 	}
+	for ord, s := range d.sessions {
+		state := *s.State
+		sessions[ord] = &Restored{State: &state, Handled: s.Handled, Acked: s.Acked, Queue: slices.Clone(s.Queue)}
+	}
+	return sessions
 }
 
 // kill ends the process and starts another one from what is on disk.
 func (w *world) kill(d *disk) {
 	w.sv.Close()
-	sessions := maps.Clone(d.sessions)
-	for ord, s := range sessions {
-		state := *s.State
-		sessions[ord] = &Restored{State: &state, Handled: s.Handled, Acked: s.Acked, Queue: slices.Clone(s.Queue)}
-	}
+	sessions := d.copied()
 	w.box.boxes = make(map[stanza.Addr][]*stanza.Stanza)
 	for user, box := range d.boxes {
 		w.box.boxes[user] = slices.Clone(box)

@@ -52,6 +52,7 @@ type node struct {
 	parks     bool // whether Park does anything
 	unpinned  int
 	ords      uint64
+	disk      *disk                           // what its checkpoints wrote; see save
 	refuse    func(m Message) bool            // when not nil, says what Tell cannot send
 	release   func(ctx context.Context) error // when not nil, what Moving.Release does
 }

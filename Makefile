@@ -56,7 +56,7 @@ bench: build ## gateway and bare relay side by side (about five minutes, two cor
 	go run ./bench/cmd/suite -gateway bin/gateway $(BENCH)
 
 .PHONY: bench-cluster
-bench-cluster: build ## two gateways, Redis and PostgreSQL (about eight minutes, two cores)
+bench-cluster: build ## two gateways, Redis and PostgreSQL (about five minutes, two cores)
 	go run ./bench/cmd/suite -cluster -gateway bin/gateway $(BENCH)
 
 .PHONY: settings

@@ -17,8 +17,8 @@ type bound struct {
 var clusterBounds = []bound{
 	{"sm cpu", "CPU of all gateways, node to node, SM, saturated", "µs/message", sameNode, 3},
 	{"receipts cpu", "CPU of all gateways, node to node, SM and receipts, saturated", "µs/message", sameNode, 3},
-	{"paced sm cpu", "the same, SM, 1,000/s", "µs/message", sameNode, 3},
-	{"paced receipts cpu", "the same, SM and receipts, 1,000/s", "µs/message", sameNode, 3},
+	{"paced sm cpu", "CPU of all gateways, node to node, SM, 1,000/s", "µs/message", sameNode, 3},
+	{"paced receipts cpu", "CPU of all gateways, node to node, SM and receipts, 1,000/s", "µs/message", sameNode, 3},
 
 	{"receipts cross commands", "Redis commands, node to node, with receipt, saturated", "commands/message", "", 4},
 	{"paced receipts cross commands", "Redis commands, node to node, with receipt, 1,000/s", "commands/message", "", 4},
@@ -33,9 +33,9 @@ var clusterBounds = []bound{
 	{"cut p99", "cut connection, both nodes alive: p99 from <resume/> to <resumed/>", "ms", "", 100},
 	{"cut p50", "cut connection, both nodes alive: p50", "ms", "", 0},
 
-	{"storm", "1,000 sessions, 5 queued each, of a killed node, 32 at a time: all back", "s", "", 5},
-	{"storm p99", "the same: p99 from <resume/> to the last message", "ms", "", 0},
-	{"storm cpu", "the same: CPU of the gateway that is left", "µs/session", "", 0},
+	{"storm", "1,000 sessions of a killed node, 5 queued each, 32 at a time: all back", "s", "", 5},
+	{"storm p99", "1,000 sessions of a killed node: p99 from <resume/> to the last message", "ms", "", 0},
+	{"storm cpu", "1,000 sessions of a killed node: CPU of the gateway that is left", "µs/session", "", 0},
 
 	{"store rate", "offline messages stored in a second", "messages/s", "", 0},
 	{"store cpu", "offline messages: store, CPU of all gateways", "µs/message", "", 0},

@@ -152,7 +152,7 @@ func (r *recovery) forward(rec *journal.Forward) {
 
 // reached notes how far a link's messages have come.
 func (r *recovery) reached(link uint64, seq uint32) {
-	if int32(seq-r.sent[link]) > 0 {
+	if last, known := r.sent[link]; !known || int32(seq-last) > 0 {
 		r.sent[link] = seq
 	}
 }
@@ -321,7 +321,7 @@ func (r *recovery) result() *Recovered {
 		out.Sessions = append(out.Sessions, s)
 	}
 	for _, f := range r.forwards {
-		if int32(f.Seq-r.sent[f.Link]) > 0 {
+		if last, known := r.sent[f.Link]; !known || int32(f.Seq-last) > 0 {
 			out.Unsent = append(out.Unsent, f)
 		}
 	}

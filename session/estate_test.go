@@ -241,7 +241,7 @@ func TestEstateIsDiscarded(t *testing.T) {
 func TestDeathsAtRandom(t *testing.T) {
 	for seed := range uint64(25) {
 		inMesh(t, 4, func(t *testing.T, m *mesh) {
-			r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test
+			r := rand.New(rand.NewPCG(seed, 1))
 			romeo := m.nodes[3].managed("romeo/orchard").available()
 			juliet := m.nodes[0].managed("juliet/balcony").available()
 			juliet.frames()

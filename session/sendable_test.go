@@ -96,7 +96,7 @@ func TestPromisesWaitForTheirRecord(t *testing.T) {
 func TestSendableAtRandom(t *testing.T) {
 	for seed := range uint64(30) {
 		inTime(t, func(t *testing.T, w *world) {
-			r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test
+			r := rand.New(rand.NewPCG(seed, 0))
 			juliet, romeo := w.managed("juliet/x").available(), w.bound("romeo/y")
 			juliet.frames()
 			w.journal.hold()

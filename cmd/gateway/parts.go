@@ -325,6 +325,9 @@ func (l live) Collect(boundary func()) (changed []resume.Change, gone []uint64, 
 	return changed, cp.Gone, cp.Commit, cp.Abort
 }
 
+// TouchAll has the next checkpoint write everything.
+func (l live) TouchAll() { l.sv.TouchAll() }
+
 // restore gives every room what an earlier process left for it.
 func restore(ctx context.Context, rec *resume.Recovered, sv *session.Service, box *offline.Mailbox, cache *packetcache.Cache) error {
 	for _, e := range rec.Effects {

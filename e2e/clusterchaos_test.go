@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,7 @@ func startStorm(t *testing.T, clients map[string]string) *storm {
 		Env: quick(map[string]string{
 			"HOLDFAST_OFFLINE_LIMIT": "40", // so that some come back
 			"HOLDFAST_DRAIN_SPREAD":  "100ms",
+			"HOLDFAST_PROFILE":       "true",
 		}),
 	}, 3)
 	var backends []haproxyproc.Backend
@@ -157,12 +159,25 @@ func TestClusterOnABadNetwork(t *testing.T) {
 // settle waits until everything that was sent is acknowledged, and has arrived, came back or waits for who is away,
 // who then comes.
 func (s *storm) settle() {
-	await(within(s.t, 60*time.Second), func() bool { c := s.count.Counts(); return c.Acknowledged == c.Sent })
+	if !await(within(s.t, 60*time.Second), func() bool { c := s.count.Counts(); return c.Acknowledged == c.Sent }) {
+		s.stuck()
+	}
 	s.models["away"] = s.model("away")
 	s.names = append(s.names, "away")
-	await(within(s.t, 60*time.Second), func() bool { return s.count.Counts().Complete() })
+	if !await(within(s.t, 30*time.Second), func() bool { return s.count.Counts().Complete() }) {
+		s.stuck()
+	}
 	// What would come once too often comes soon.
 	await(within(s.t, 2*time.Second), func() bool { return !s.count.Counts().Clean() })
+}
+
+// stuck writes down, beside the logs, what the gateways do that nothing goes on.
+func (s *storm) stuck() {
+	for _, g := range s.nodes {
+		if err := os.WriteFile(g.LogFile()+".goroutines", []byte(g.Goroutines()), 0o600); err != nil {
+			s.t.Error(err)
+		}
+	}
 }
 
 // check holds the counts to be exact, and sees that enough happened.

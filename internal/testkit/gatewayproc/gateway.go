@@ -209,6 +209,15 @@ func (g *Gateway) Ready() bool {
 	return code == http.StatusOK
 }
 
+// Goroutines is what the process does just now, when HOLDFAST_PROFILE is set.
+func (g *Gateway) Goroutines() string {
+	_, text := g.get("/debug/pprof/goroutine?debug=2")
+	return text
+}
+
+// LogFile is where StartNodes keeps the log; what is written beside it stays when the test fails.
+func (g *Gateway) LogFile() string { return g.log.file.Name() }
+
 // Readiness is what /readyz says.
 func (g *Gateway) Readiness() string {
 	_, text := g.get("/readyz")

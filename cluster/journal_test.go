@@ -30,7 +30,6 @@ type record struct {
 	num    uint32 // deliver: which of the sender's
 	state  *person
 	dead   string // inherit
-	estate *estateOf
 }
 
 // memJournal is a Journal that outlives its node's kill up to what was settled.

@@ -205,20 +205,6 @@ func (g *gateway) kill() {
 	g.loops.Wait()
 }
 
-// leave ends a gateway in order.
-func (g *gateway) leave() {
-	t := g.w.t
-	t.Helper()
-	must(t, g.node.Leave(bg))
-	g.node.Close()
-	must(t, g.j.Settle(bg))
-	if _, err := g.fence(bg, g.id, "", ""); err != nil {
-		t.Fatal(err)
-	}
-	must(t, g.node.Left(bg))
-	g.kill()
-}
-
 var bg = context.Background()
 
 const patience = 20 * time.Second

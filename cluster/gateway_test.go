@@ -195,6 +195,7 @@ func (g *gateway) carryOut(p *peer, user stanza.Addr, m Message, o Origin) (reco
 		case node == g.id:
 			continue
 		}
+		g.w.trace("%s: passed %s %s (%s %d) to %s", g.id, user, m.Payload, p.name, m.Seq, node)
 		if !p.heir {
 			g.node.WhenSent(node, func() {
 				g.node.Tell(p.from, Message{Op: opMove, User: user.String(), Payload: append(binary.LittleEndian.AppendUint32(nil, o.N), node...)})
@@ -223,6 +224,7 @@ func (g *gateway) say(user stanza.Addr, text string, o Origin) error {
 	if err := g.j.add(record{kind: "deliver", user: user, name: from, num: n, origin: o.Session, n: o.N}); err != nil {
 		return err
 	}
+	g.w.trace("%s: %s gets %s", g.id, user, text)
 	if n != p.Last[from]+1 {
 		g.w.fault("%s got %d of %s behind %d at %s", user, n, from, p.Last[from], g.id)
 	}
@@ -245,6 +247,7 @@ func (g *gateway) personLocked(user stanza.Addr) (*person, error) {
 
 func (g *gateway) enterLocked(user stanza.Addr, p *person, o Origin) error {
 	p.ord = g.ords.Add(1)
+	g.w.visited(user, g.id)
 	if err := g.j.add(record{kind: "user", user: user, ord: p.ord, state: p.clone(), origin: o.Session, n: o.N}); err != nil {
 		return err
 	}
@@ -255,10 +258,14 @@ func (g *gateway) enterLocked(user stanza.Addr, p *person, o Origin) error {
 func (g *gateway) hear(p *peer, user stanza.Addr, m Message) {
 	switch m.Op {
 	case opMove:
+		before := g.place(user)
+		defer func() {
+			g.w.trace("%s: Moved(from %s to %s seq %d): %s => %s", g.id, p.from, m.Payload[4:], binary.LittleEndian.Uint32(m.Payload), before, g.place(user))
+		}()
 		g.node.Moved(user, p.from, string(m.Payload[4:]), binary.LittleEndian.Uint32(m.Payload))
 	case opWant:
 		to := p.from
-		g.loops.Go(func() { g.handOver(to, user) })
+		g.loops.Go(func() { g.handOver(to, user, true) })
 	case opHello:
 		g.mu.Lock()
 		g.heard = append(g.heard, p.name+" "+string(m.Payload))
@@ -266,8 +273,10 @@ func (g *gateway) hear(p *peer, user stanza.Addr, m Message) {
 	}
 }
 
-// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere.
-func (g *gateway) handOver(to string, user stanza.Addr) bool {
+// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere. Nothing
+// is on its way round when one that was asked for takes the user back to where others still send (see
+// TestOrderWhenAHomeComesBack).
+func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
 	g.mu.Lock()
 	p := g.users[user]
 	stays := p == nil || p.attached || g.coming[user] > 0
@@ -284,6 +293,9 @@ func (g *gateway) handOver(to string, user stanza.Addr) bool {
 	ctx, cancel := context.WithTimeout(g.ctx, 5*time.Second)
 	g.node.Sync(ctx, nodes...)
 	cancel()
+	if asked {
+		defer g.w.calm(user, g, to)()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p = g.users[user]
@@ -303,7 +315,18 @@ func (g *gateway) handOver(to string, user stanza.Addr) bool {
 		return false
 	}
 	delete(g.users, user)
+	g.w.trace("%s: handed %s to %s, seen %d: %s", g.id, user, to, seen, g.place(user))
 	return true
+}
+
+func (g *gateway) place(user stanza.Addr) string {
+	g.node.homes.mu.RLock()
+	defer g.node.homes.mu.RUnlock()
+	p := g.node.homes.places[user]
+	if p == nil {
+		return "-"
+	}
+	return fmt.Sprintf("{%s last %d trails %v via %s %d pinned %v}", p.node, p.last, p.trails, p.via, p.viaLast, p.pinned)
 }
 
 func (g *gateway) takeOver(p *peer, user stanza.Addr, m Message, o Origin) error {
@@ -317,7 +340,9 @@ func (g *gateway) takeOver(p *peer, user stanza.Addr, m Message, o Origin) error
 	if err := g.enterLocked(user, state, o); err != nil {
 		return err
 	}
+	before := g.place(user)
 	g.node.Take(user, p.from, binary.LittleEndian.Uint32(m.Payload))
+	g.w.trace("%s: takes %s from %s seen %d: %s => %s", g.id, user, p.from, binary.LittleEndian.Uint32(m.Payload), before, g.place(user))
 	g.loops.Go(func() { g.pin(user, p.from) })
 	return nil
 }
@@ -456,6 +481,7 @@ func (g *gateway) send(ctx context.Context, from, to stanza.Addr, n uint32, text
 		case err != nil:
 			return err
 		}
+		g.w.trace("%s: sent %s %s to %s: %s", g.id, to, text, node, g.place(to))
 		g.mu.Lock()
 		p.In = n
 		if node != g.id {

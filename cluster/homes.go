@@ -23,9 +23,13 @@ var (
 // place is what this node knows of where a user is served.
 type place struct {
 	node string // the home; the own id here, "" when it has to be found out
-	last uint32 // newest message to the user that went to node through this node's link
+	last uint32 // newest message to the user that went to node through this node's link, 0 for none
+	// trails: what senders here sent to an earlier home may still be in the mailbox of node, and while last is 0 nothing
+	// that could be counted is behind it.
+	trails bool
 	// via is an earlier home that has messages from here which are not passed on yet, up to viaLast: until it says
-	// so, senders here go on sending there.
+	// so, senders here go on sending there. Then it is the turn of the one that they were passed on to, and so on: what
+	// is sent has to go all the way that is still in use. 0 is for one to which nothing was sent since.
 	via     string
 	viaLast uint32
 
@@ -125,8 +129,11 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, passed bool) boo
 	switch {
 	case p == nil:
 		return false
+	case passed && p.node == node:
+		p.last = seq
+		return true
 	case passed:
-		return p.node == node
+		return false
 	case p.via == node:
 		p.viaLast = seq
 	case p.via == "" && p.node == node:
@@ -283,7 +290,7 @@ func (h *homes) learn(user stanza.Addr, node string, asked time.Time, turn uint6
 	case p.node != h.self:
 		h.away--
 	}
-	p.node, p.last = node, 0
+	p.node, p.last, p.trails = node, 0, false
 	p.use()
 	if node == h.self {
 		p.until = asked.Add(h.cfg.HomeTime)
@@ -307,7 +314,7 @@ func (h *homes) evictLocked() {
 		if tries++; tries > 16 {
 			return
 		}
-		if p.node != h.self && p.via == "" && time.Since(p.usedAt()) > max(idle, 6*h.cfg.Lease) {
+		if p.node != h.self && time.Since(p.usedAt()) > max(idle, 6*h.cfg.Lease) {
 			delete(h.places, user)
 			h.away--
 		}
@@ -326,18 +333,23 @@ func (h *homes) take(user stanza.Addr, from string, seen uint32, pins bool) {
 	} else if p.node != h.self {
 		h.away--
 	}
-	if p.via == "" && p.node == from && int32(p.last-seen) > 0 {
-		// What from has not seen yet it will pass on.
-		p.via, p.viaLast = from, p.last
+	if p.via == "" && p.node != h.self && p.underWay(from, seen) {
+		p.via, p.viaLast = p.node, p.last
 	}
-	if p.via == h.self {
-		p.via = ""
-	}
-	p.node, p.last, p.pinned = h.self, 0, true
+	p.node, p.last, p.trails, p.pinned = h.self, 0, false, true
 	if pins {
 		h.unsaid[user] = struct{}{}
 	}
 	p.use()
+}
+
+// underWay reports whether something that was sent to the place, or came there from an earlier one, is to be passed on
+// yet, as the user comes from the node from. seen is how far that had got in what this node sent it, 0 when it is dead.
+func (p *place) underWay(from string, seen uint32) bool {
+	if p.last == 0 {
+		return p.trails
+	}
+	return p.node != from || seen == 0 || int32(p.last-seen) > 0
 }
 
 // gave notes that a user was handed over to node, in the link's message seq. Under the user's and the link's locks.
@@ -352,7 +364,7 @@ func (h *homes) gave(user stanza.Addr, node string, seq uint32) {
 		h.away++
 		h.turns++
 	}
-	p.node, p.last, p.pinned = node, seq, false
+	p.node, p.last, p.trails, p.pinned = node, seq, false, false
 	delete(h.unsaid, user)
 	p.use()
 	h.evictLocked()
@@ -366,16 +378,35 @@ func (h *homes) Moved(user stanza.Addr, from, node string, seq uint32) {
 	switch {
 	case p == nil:
 	case p.via == from:
-		if int32(p.viaLast-seq) <= 0 {
-			p.via = ""
+		if p.viaLast == 0 || int32(p.viaLast-seq) > 0 {
+			return // said before what was sent last
 		}
-	case p.node == from && int32(p.last-seq) <= 0:
+		if node != h.self && node != p.node {
+			p.via, p.viaLast = node, 0
+			return
+		}
+		h.directLocked(user, p)
+	case p.node == from && p.last != 0 && int32(p.last-seq) <= 0:
 		if node == h.self {
 			delete(h.places, user) // it will come, or has been here; Locate knows
 			h.away--
 			return
 		}
-		p.node, p.last = node, 0
+		p.node, p.last, p.trails = node, 0, true
+	}
+}
+
+// directLocked has senders here send to the home itself from now on. What was passed on to it is in its mailbox, or was
+// carried out here.
+func (h *homes) directLocked(user stanza.Addr, p *place) {
+	p.via, p.viaLast = "", 0
+	switch p.node {
+	case h.self:
+	case "":
+		delete(h.places, user)
+		h.away--
+	default:
+		p.last, p.trails = 0, true
 	}
 }
 
@@ -389,7 +420,7 @@ func (h *homes) dead(node string) {
 			if p.via == "" {
 				p.via, p.viaLast = node, p.last
 			}
-			p.node, p.last = "", 0
+			p.node, p.last, p.trails = "", 0, false
 		}
 	}
 }
@@ -399,10 +430,13 @@ func (h *homes) buried(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for user, p := range h.places {
-		if p.via == node {
-			p.via = ""
+		if p.node == node {
+			p.node, p.last, p.trails = "", 0, false
 		}
-		if p.via == "" && (p.node == "" || p.node == node) {
+		switch {
+		case p.via == node:
+			h.directLocked(user, p)
+		case p.via == "" && p.node == "":
 			delete(h.places, user)
 			h.away--
 		}

@@ -28,10 +28,15 @@ type world struct {
 	cfg   Config
 	admin redis.UniversalClient
 
+	sending sync.RWMutex // see calm
+
 	mu     sync.Mutex
 	rand   *rand.Rand
 	all    map[string]*gateway // dead ones too
 	kept   map[stanza.Addr]*person
+	visits map[string]bool // by user and gateway
+	events []string
+	before []string // events before the first fault
 	faults []string
 }
 
@@ -48,13 +53,16 @@ func newWorld(t testing.TB, url string, cfg Config) *world {
 	rx.URL, rx.Prefix, rx.Timeout = redisx.URL(url), redisproc.Prefix(), 2*time.Second
 	w := &world{
 		t: t, rx: rx, keys: rx.Keys(), cfg: cfg, rand: rand.New(rand.NewPCG(1, 2)),
-		all: make(map[string]*gateway), kept: make(map[stanza.Addr]*person),
+		all: make(map[string]*gateway), kept: make(map[stanza.Addr]*person), visits: make(map[string]bool),
 	}
 	w.admin = w.open()
 	t.Cleanup(func() {
 		w.mu.Lock()
-		faults := slices.Clone(w.faults)
+		faults, before := slices.Clone(w.faults), w.before
 		w.mu.Unlock()
+		for _, e := range before[max(0, len(before)-tracedAtMost):] {
+			t.Log(e)
+		}
 		for i, f := range faults {
 			if i == 10 {
 				t.Errorf("and %d more", len(faults)-i)
@@ -91,6 +99,9 @@ func (w *world) open() redis.UniversalClient {
 func (w *world) fault(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.faults) == 0 {
+		w.before = w.events // what led to it
+	}
 	w.faults = append(w.faults, fmt.Sprintf(format, args...))
 }
 
@@ -408,7 +419,10 @@ func (c *client) say(to stanza.Addr) {
 // flush sends what was not heard yet.
 func (c *client) flush(ctx context.Context) error {
 	for int(c.next) <= len(c.said) {
-		if err := c.at.send(ctx, c.addr, c.to[c.next-1], c.next, c.said[c.next-1]); err != nil {
+		c.w.sending.RLock()
+		err := c.at.send(ctx, c.addr, c.to[c.next-1], c.next, c.said[c.next-1])
+		c.w.sending.RUnlock()
+		if err != nil {
 			return err
 		}
 		c.next++
@@ -476,4 +490,53 @@ func standalone(t testing.TB, cfg Config, args ...string) (*redisproc.Server, *w
 	t.Helper()
 	srv := redisproc.Standalone(t, args...)
 	return srv, newWorld(t, srv.URL(), cfg)
+}
+
+func onCluster(t testing.TB) *world {
+	t.Helper()
+	return newWorld(t, redisproc.SharedCluster(t).URL(), quick())
+}
+
+// calm has all that is under way arrive, and nobody send, until the returned function is called, if a user is about to
+// go back to a gateway that was the home before.
+func (w *world) calm(user stanza.Addr, home *gateway, to string) (done func()) {
+	w.mu.Lock()
+	var others []string
+	for id, g := range w.all {
+		if !g.dead.Load() {
+			others = append(others, id)
+		}
+	}
+	visited := w.visits[user.String()+to]
+	w.mu.Unlock()
+	if !visited {
+		return func() {}
+	}
+	w.sending.Lock()
+	ctx, cancel := context.WithTimeout(home.ctx, 2*time.Second)
+	defer cancel()
+	for range len(others) {
+		home.node.Sync(ctx, others...)
+	}
+	return w.sending.Unlock
+}
+
+// visited notes that a gateway is a user's home.
+func (w *world) visited(user stanza.Addr, at string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.visits[user.String()+at] = true
+}
+
+// tracedAtMost is how many of the last events are told when something goes wrong.
+const tracedAtMost = 600
+
+func (w *world) trace(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.events) >= 2*tracedAtMost {
+		w.events = append([]string(nil), w.events[tracedAtMost:]...)
+	}
+	w.events = append(w.events, text)
 }

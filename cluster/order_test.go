@@ -1,0 +1,180 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+)
+
+// hold has a gateway's reader stop before the next message of a user's senders, until the returned function is called.
+func (g *gateway) hold() (held <-chan struct{}, release func()) {
+	stop, reached := make(chan struct{}), make(chan struct{})
+	first := true
+	g.mu.Lock()
+	g.receive = func(_ string, m Message) (bool, error) {
+		if m.Op != opSay {
+			return false, nil
+		}
+		if first {
+			first = false
+			close(reached)
+		}
+		select {
+		case <-stop:
+		case <-g.ctx.Done():
+		}
+		return false, nil
+	}
+	g.mu.Unlock()
+	return reached, func() {
+		g.mu.Lock()
+		g.receive = nil
+		g.mu.Unlock()
+		close(stop)
+	}
+}
+
+// moves hands a user over and waits until the next home has it.
+func (w *world) moves(user *client, from, to *gateway) {
+	w.t.Helper()
+	from.detach(user.addr)
+	if !from.handOver(to.id, user.addr, false) {
+		w.t.Fatalf("%s stays at %s", user.name, from.id)
+	}
+	w.await(user.name+" is at "+to.id, func() bool { return to.node.Here(user.addr) && w.home(user.addr) == to.id })
+}
+
+func TestOrderWhileAHomeMoves(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		all := w.starts(3)
+		s, u := w.client("sender"), w.client("user")
+		must(t, s.connect(within(t), all[0]))
+		must(t, u.connect(within(t), all[1]))
+		s.sends(t, u, 1)
+		w.arrived(u.addr, s.name, 1)
+		held, release := all[1].hold()
+		s.sends(t, u, 2)
+		<-held
+		w.moves(u, all[1], all[2])
+		s.sends(t, u, 2)
+		if node, _ := all[0].node.Where(u.addr); node != all[1].id {
+			t.Errorf("the sender sends to %s", node)
+		}
+		release()
+		w.arrived(u.addr, s.name, 5)
+		w.await("the sender sends to the new home", func() bool {
+			node, _ := all[0].node.Where(u.addr)
+			return node == all[2].id
+		})
+		s.sends(t, u, 2)
+		w.arrived(u.addr, s.name, 7)
+	})
+}
+
+// The user comes to the sender's own node over another one, while what was sent is still at the first.
+func TestOrderWhenAHomeComesRoundAbout(t *testing.T) {
+	w := shared(t)
+	all := w.starts(3)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 1)
+	held1, release1 := all[1].hold()
+	s.sends(t, u, 1) // 2: stays at the first home
+	<-held1
+	w.moves(u, all[1], all[2])
+	w.moves(u, all[2], all[0])
+	s.sends(t, u, 1) // 3
+	held2, release2 := all[2].hold()
+	release1()
+	<-held2 // 2 is in the second home's mailbox now, and the first home says that it has passed it on
+	all[0].node.Sync(within(t), all[1].id)
+	s.sends(t, u, 1) // 4
+	release2()
+	w.arrived(u.addr, s.name, 4)
+	// And away again, before the last one may have come.
+	w.moves(u, all[0], all[1])
+	s.sends(t, u, 3)
+	w.arrived(u.addr, s.name, 7)
+}
+
+// A home that comes to the sender and goes again, while what was sent is under way the whole time.
+func TestOrderWhenAHomeComesAndGoes(t *testing.T) {
+	w := shared(t)
+	all := w.starts(3)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	for range 20 {
+		s.sends(t, u, 5)
+		w.calm(u.addr, all[1], all[0].id)()
+		w.moves(u, all[1], all[0])
+		s.sends(t, u, 5)
+		w.calm(u.addr, all[0], all[2].id)()
+		w.moves(u, all[0], all[2])
+		s.sends(t, u, 5)
+		w.calm(u.addr, all[2], all[1].id)()
+		w.moves(u, all[2], all[1])
+	}
+	w.arrived(u.addr, s.name, 300)
+}
+
+// A sender's place at an earlier home does not keep the user's place for ever.
+func TestPassingOnEnds(t *testing.T) {
+	w := shared(t)
+	w.cfg = short()
+	all := w.starts(3)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 1)
+	_, release := all[1].hold()
+	s.sends(t, u, 1)
+	w.moves(u, all[1], all[0])
+	// The user's session ends, so that nobody's home is kept.
+	all[0].mu.Lock()
+	all[0].users[u.addr].Session = false
+	all[0].node.Unpin(u.addr)
+	all[0].mu.Unlock()
+	w.await("the user is given up", func() bool { return w.home(u.addr) == "" && len(w.homesOf(u.addr)) == 0 })
+	if node, known := all[0].node.Where(u.addr); !known || node != all[1].id {
+		t.Errorf("the sender sends to %q", node)
+	}
+	s.sends(t, u, 1)
+	release()
+	w.arrived(u.addr, s.name, 3)
+	time.Sleep(w.cfg.HomeTime) // nothing happens to a place that is left
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 4)
+	_, _, away := all[0].node.homes.Counts()
+	if here, _, _ := all[0].node.homes.Counts(); here+away > 2 {
+		t.Errorf("%d places", here+away)
+	}
+}
+
+// The user comes back to a node whose passed-on messages are still on their way round. That node delivers what others
+// sent since at once.
+func TestOrderWhenAHomeComesBack(t *testing.T) {
+	t.Skip("not kept: a Receiver does not ask whether what comes from other nodes has to go by an earlier home")
+	w := shared(t)
+	all := w.starts(3)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 1)
+	// What the old home says comes late.
+	all[0].mu.Lock()
+	all[0].receive = func(_ string, m Message) (bool, error) { return m.Op == opMove, nil }
+	all[0].mu.Unlock()
+	w.moves(u, all[1], all[2])
+	held, release := all[2].hold()
+	s.sends(t, u, 1) // 2: by the old home to the new one, where it waits
+	<-held
+	w.moves(u, all[2], all[1])
+	s.sends(t, u, 1) // 3: to the home that it is again
+	all[0].node.Sync(within(t), all[1].id)
+	release()
+	w.arrived(u.addr, s.name, 3)
+}

@@ -301,25 +301,34 @@ func (n *Node) pinOver(ctx context.Context, user stanza.Addr, dead string) error
 }
 
 // endScript takes the streams of a node that ends, KEYS[1] and [2], if nobody has sent it anything that it has not
-// carried out and nobody has fenced it (KEYS[3]), and leaves in KEYS[4] how far each sender's messages were taken.
+// carried out, which is what comes behind the entry ARGV[3], and nobody has fenced it (KEYS[3]), and leaves in KEYS[4]
+// how far each sender's messages were taken.
 var endScript = redis.NewScript(`
-if redis.call('EXISTS', KEYS[3]) == 1 or redis.call('XLEN', KEYS[2]) > 0 then
+if redis.call('EXISTS', KEYS[3]) == 1 then
+	return 0
+end
+local start = '-'
+if ARGV[3] ~= '0' then start = '(' .. ARGV[3] end
+if #redis.call('XRANGE', KEYS[2], start, '+', 'COUNT', 1) > 0 then
 	return 0
 end
 redis.call('SET', KEYS[3], ARGV[1])
 redis.call('DEL', KEYS[1], KEYS[2])
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
 	redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
 redis.call('HSET', KEYS[4], '', '')
 redis.call('PEXPIRE', KEYS[4], ARGV[2])
 return 1`)
 
-// End is for a node that has left nothing for others, after Close: it buries itself. It reports false when there is
-// something after all.
+// End is for a node that has left nothing for others, after Close and a checkpoint: it buries itself. It reports false
+// when there is something after all.
 func (n *Node) End(ctx context.Context) (bool, error) {
 	keys := []string{n.keys.Node(n.id, "journal"), n.keys.Node(n.id, "mailbox"), n.keys.Node(n.id, "fence"), n.keys.Node(n.id, "tomb")}
-	args := []any{n.id, tombTime.Milliseconds()}
+	n.mu.Lock()
+	arrived := n.arrived
+	n.mu.Unlock()
+	args := []any{n.id, tombTime.Milliseconds(), arrived}
 	for from, seen := range n.recv.Received("") {
 		args = append(args, from, seen)
 	}

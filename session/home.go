@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -120,7 +121,8 @@ func (sv *Service) bring(ctx context.Context, user stanza.Addr, token string) (s
 		}
 		select {
 		case <-ctx.Done():
-			return "", errors.Join(errNoHome, err)
+			thought, _ := sv.cluster.Where(user)
+			return "", errors.Join(fmt.Errorf("%w: it is %s, and here thought to be %q", errNoHome, node, thought), err)
 		case <-time.After(min(wait, most)):
 		}
 	}

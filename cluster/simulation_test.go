@@ -14,16 +14,16 @@ import (
 
 // simulation is what happens at random, by a seed.
 type simulation struct {
-	seed            uint64
-	nodes, senders  int
-	users, idle     int // users with sessions, which move; users without
-	kills           int
-	sendersMove     bool
-	lasts           time.Duration
-	slow            time.Duration // how long a message may take at most
-	losesReplies    bool
-	minHome         time.Duration
-	leaves, rejoins bool
+	seed           uint64
+	nodes, senders int
+	users, idle    int // users with sessions, which move; users without
+	kills          int
+	sendersMove    bool
+	lasts          time.Duration
+	slow           time.Duration // how long a message may take at most
+	losesReplies   bool
+	minHome        time.Duration
+	leaves         bool
 }
 
 // run has senders send to users all the time while clients move and gateways die. Everything has to arrive once and in

@@ -102,6 +102,12 @@ func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (bool, erro
 	return true, nil
 }
 
+func (l *link) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
 // tell queues a message that may be lost.
 func (l *link) tell(m Message) bool {
 	l.mu.Lock()

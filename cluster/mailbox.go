@@ -280,9 +280,8 @@ func (n *Node) divert(node string) {
 			n.setFenced()
 		}
 	})
-	n.mu.Lock()
-	delete(n.links, node)
-	n.mu.Unlock()
+	// The link stays, closed: a new one would count from the beginning, and what it has for the dead node would pass for
+	// what that one took long ago.
 }
 
 // tomb reads how far the messages of from had been taken by a dead node, from what its heir left. It asks until Redis

@@ -280,9 +280,13 @@ func (n *Node) Forward(user stanza.Addr, m Message, o Origin) (node string, err 
 			return node, nil
 		}
 		m.User = user.String()
-		ok, err := n.link(node).forward(user, m, o, toHome)
+		l := n.link(node)
+		ok, err := l.forward(user, m, o, toHome)
 		if err != nil || ok {
 			return node, err
+		}
+		if l.isClosed() {
+			n.homes.buried(node) // somebody named it when it was dead already
 		}
 	}
 }

@@ -380,7 +380,12 @@ func (sv *Service) replyTo(p *Session, reply *stanza.Stanza) error {
 		return nil
 	}
 	o := p.origin()
-	if err := sv.cluster.ForwardTo(p.peer, to, Message{Op: opReply, Payload: reply.Raw()}, o); err != nil {
+	err := sv.cluster.ForwardTo(p.peer, to, Message{Op: opReply, Payload: reply.Raw()}, o)
+	if errors.Is(err, ErrUnlocated) { // it is dead and buried
+		sv.sendTo(reply.To, reply)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if o.Session != 0 {

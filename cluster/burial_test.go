@@ -1,0 +1,28 @@
+package cluster
+
+import (
+	"errors"
+	"testing"
+)
+
+// A user who is to go to a node that is dead and buried stays: what a new link to it had would pass for what the dead
+// one took long ago.
+func TestNobodyGoesToABuriedNode(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		a, b, s, u := pair(t, w)
+		s.sends(t, u, 10)
+		w.arrived(u.addr, s.name, 10)
+		b.kill()
+		w.goneFrom(b, a)
+		must(t, u.connect(within(t), a))
+		w.await("the link is closed", func() bool { return a.node.link(b.id).isClosed() })
+		if err := a.node.HandOver(b.id, u.addr, Message{Op: opTake}); !errors.Is(err, ErrUnlocated) {
+			t.Errorf("handed over to a node that is buried: %v", err)
+		}
+		if home := w.home(u.addr); home != a.id {
+			t.Errorf("the home is %q, want %q", home, a.id)
+		}
+		s.sends(t, u, 5)
+		w.arrived(u.addr, s.name, 15)
+	})
+}

@@ -151,6 +151,13 @@ func (n *node) carry(to string, x letter) bool {
 	if x.m.Seq == 0 && x.done == nil && lose != nil && lose(n.id, to, x.m) {
 		return true
 	}
+	if to == n.id && x.done == nil {
+		// Parked: carried out beside what the reader of the mailbox does, as package cluster has it.
+		if err := n.sv.Receive(n.ctx, n.id, x.m); err != nil && n.ctx.Err() == nil {
+			n.m.t.Errorf("parked message: %v", err)
+		}
+		return true
+	}
 	other := n.m.node(to)
 	if other == nil {
 		return true // a test made it up

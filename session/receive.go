@@ -267,7 +267,11 @@ func (sv *Service) Reroute(ctx context.Context, user stanza.Addr, m Message, o O
 		sv.enter()
 		defer sv.leave()
 		from.recorded = false
-		return sv.carryOutFor(from, user, m)
+		if err := sv.carryOutFor(from, user, m); err != nil || from.recorded {
+			return err
+		}
+		// It came to an error for its sender, or to nothing: who adopts this node must not carry it out again.
+		return sv.journal.Count(journal.KindHandled, o.Session, uint64(o.N))
 	})
 }
 

@@ -316,7 +316,11 @@ func TestReroute(t *testing.T) {
 		}
 		reroute("juliet", "elsewhere") // passed on
 		reroute("nurse", "here")
+		counts := n.journal.kinds()[journal.KindHandled]
 		reroute("nobody", "nowhere")
+		if got := n.journal.kinds()[journal.KindHandled]; got != counts+1 {
+			t.Errorf("that it came back is recorded %d times", got-counts)
+		}
 		juliet.want("message romeo/orchard elsewhere")
 		romeo.want("message error nobody service-unavailable")
 		if got := n.world.box.bodies(addr("nurse")); !slices.Equal(got, []string{"here"}) {

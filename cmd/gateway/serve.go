@@ -89,7 +89,13 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		// No store takes anything from this process any more, so there is nothing to end in order.
 		return err
 	}
-	return errors.Join(err, g.close())
+	err = errors.Join(err, g.close())
+	select {
+	case <-g.cluster.fenced(): // while it drained
+		return errors.Join(errFenced, err)
+	default:
+		return err
+	}
 }
 
 // open builds the rooms and brings back what an earlier process left.

@@ -140,7 +140,8 @@ func (s *supervisor) rollingRestart(away time.Duration) {
 		select {
 		case <-exited:
 			s.note("gateway %d drained in %v", i, time.Since(start).Round(time.Millisecond))
-			if code() != 0 {
+			// One that stood still until a moment ago may be fenced before it hears that it is to go.
+			if code() != 0 && code() != 3 {
 				s.t.Errorf("gateway %d ended with %d after SIGTERM", i, code())
 			}
 		case <-time.After(25 * time.Second):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -27,8 +29,9 @@ func (n *Node) adoptAll() {
 			return
 		case dead := <-n.adopt:
 			start := time.Now()
+			users := make(map[stanza.Addr]bool)
 			for wait := adoptRetry; ; wait = min(2*wait, 5*time.Second) {
-				mine, err := n.adoptNode(n.ctx, dead)
+				mine, err := n.adoptNode(n.ctx, dead, users)
 				if err == nil {
 					if mine {
 						n.metrics.adoptions.Inc()
@@ -54,8 +57,13 @@ func (n *Node) adoptAll() {
 	}
 }
 
-// adoptNode takes over a dead node. It reports false when another node does.
-func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error) {
+// adoptNode takes over a dead node. It reports false when another node does. Whose home this node became by it is noted in
+// users, as Heir.Adopt need not say it again when it is tried again.
+func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr]bool) (mine bool, err error) {
+	left, err := n.leftSomething(ctx, dead)
+	if err != nil || !left {
+		return false, err
+	}
 	holder, err := n.heir.Fence(ctx, dead, dead) // one that has left has fenced itself
 	if err != nil {
 		return false, err
@@ -72,20 +80,27 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 	}
 	n.beginHeir(dead)
 	estate, err := n.heir.Adopt(ctx, dead)
+	for _, user := range estate.Users {
+		users[user] = true
+	}
 	if err != nil {
 		return true, err
+	}
+	for _, of := range estate.Adopted {
+		if err := n.goOn(ctx, of, dead); err != nil {
+			return true, err
+		}
 	}
 	if err := n.sendRest(ctx, dead, estate.Unsent); err != nil {
 		return true, err
 	}
 	// Whom the dead node handed over is known to be at the new home before the others count as this node's: to look for
 	// them at the dead one would send what comes out of its mailbox back there, for ever.
-	within, cancel := context.WithTimeout(ctx, syncTime)
-	n.Sync(within, n.answering()...)
-	cancel()
+	n.syncAll(ctx)
 	n.inherit(dead)
 	pinned := false
 	for last := "0"; ; {
+		before := last
 		if last, err = n.drain(ctx, dead, last); err != nil {
 			return true, err
 		}
@@ -93,13 +108,14 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 		if err := n.Checkpoint(ctx); err != nil {
 			return true, err
 		}
+		if !pinned || last != before {
+			n.syncAll(ctx) // and further, where it was passed on again
+		}
 		if !pinned {
-			within, cancel := context.WithTimeout(ctx, syncTime)
-			n.Sync(within, n.answering()...)
-			cancel()
-			if err := n.pinAll(ctx, estate.Users, dead); err != nil {
+			if err := n.pinAll(ctx, slices.Collect(maps.Keys(users)), dead); err != nil {
 				return true, err
 			}
+			n.endInherit(dead)
 			pinned = true
 		}
 		sealed, err := n.seal(ctx, dead, last)
@@ -135,13 +151,54 @@ func (n *Node) adoptNode(ctx context.Context, dead string) (mine bool, err error
 	return true, nil
 }
 
+// leftSomething reports whether a dead node has not been buried yet: it may have been before this node heard of it.
+func (n *Node) leftSomething(ctx context.Context, dead string) (bool, error) {
+	member, err := n.rdb.HExists(ctx, n.keys.Nodes(), dead).Result()
+	if err != nil || member {
+		return member, err
+	}
+	fenced, err := n.rdb.Exists(ctx, n.keys.Node(dead, "fence")).Result()
+	return fenced > 0, err
+}
+
+// goOn makes this node the one that goes on with an adoption over which the dead one died: what that had taken of it is
+// here now, and anybody else would take it a second time. Others leave it to the dead one as long as that is a member.
+func (n *Node) goOn(ctx context.Context, of, dead string) error {
+	holder, err := n.heir.Fence(ctx, of, dead)
+	if err != nil || holder != n.id {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[of]
+	if m == nil {
+		m = &member{moved: time.Now()}
+	}
+	if !m.adopting {
+		m.adopting = true
+		n.queueAdoptionLocked(of, m)
+	}
+	return nil
+}
+
 // beginHeir notes that the users of a dead node come here.
 func (n *Node) beginHeir(dead string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, ok := n.heirOf[dead]; !ok {
 		n.heirOf[dead] = false
+		n.homes.beginInherit(dead)
 	}
+}
+
+// endInherit lets clients of the dead node's users be served.
+func (n *Node) endInherit(dead string) { n.homes.endInherit(dead) }
+
+// syncAll waits, within bounds, until what is on its way between the others has arrived.
+func (n *Node) syncAll(ctx context.Context) {
+	within, cancel := context.WithTimeout(ctx, syncTime)
+	defer cancel()
+	n.Sync(within, n.answering()...)
 }
 
 // inherit makes the users whose home a dead node is by Redis, and who have no sessions, anybody's to claim: all that it
@@ -174,6 +231,10 @@ func (n *Node) sendRest(ctx context.Context, dead string, unsent []Unsent) error
 }
 
 func (n *Node) sendOne(ctx context.Context, l *link, u Unsent) error {
+	if l.to == l.from {
+		// Parked there, and so before all that is still in its mailbox.
+		return n.recv.Receive(ctx, l.from+"/"+l.to, u.Message)
+	}
 	// For this node too through the mailbox: others of the same link may be in it, unread.
 	blob := u.Message.append(nil)
 	for {
@@ -275,27 +336,24 @@ func (n *Node) pinAll(ctx context.Context, users []stanza.Addr, dead string) err
 	return nil
 }
 
-// pinOver pins a user of a dead node who is somebody else's by the key: of a node that the dead one had adopted.
+// pinOver pins a user of a dead node who is somebody else's by the key: of a node that the dead one had adopted, or of
+// one that handed the user over to the dead one, which did not live to say so. What the journals say counts, as long as
+// the user has not moved on from here.
 func (n *Node) pinOver(ctx context.Context, user stanza.Addr, dead string) error {
 	key := n.keys.Home(user.String())
-	home, err := n.rdb.Get(ctx, key).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return fmt.Errorf("cluster: homes of %s: %w", dead, err)
-	}
-	fenced, err := n.rdb.Exists(ctx, n.keys.Node(home, "fence")).Result()
-	if err != nil {
-		return fmt.Errorf("cluster: homes of %s: %w", dead, err)
-	}
-	lives, err := n.lives(ctx, home)
-	if err != nil {
-		return err
-	}
-	if lives && fenced == 0 {
-		n.log.Error("user of a dead node has another home already", "user", user.String(), "dead", dead, "home", home)
-		return nil
-	}
-	if err := pinScript.Run(ctx, n.rdb, []string{key}, n.id, home).Err(); err != nil && !errors.Is(err, redis.Nil) {
-		return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+	for n.homes.Here(user) {
+		home, err := n.rdb.Get(ctx, key).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+		}
+		ok, err := pinScript.Run(ctx, n.rdb, []string{key}, n.id, home).Bool()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+		}
+		if ok {
+			n.log.Warn("user of a dead node was another's by name", "user", user.String(), "dead", dead, "home", home)
+			return nil
+		}
 	}
 	return nil
 }

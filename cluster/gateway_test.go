@@ -165,6 +165,7 @@ func (g *gateway) Reroute(ctx context.Context, user stanza.Addr, m Message, o Or
 	if told != nil {
 		told(user, m)
 	}
+	g.w.trace("%s: rerouted %s %s", g.id, user, m.Payload)
 	p := &peer{name: g.id, from: g.id, heir: true, ord: o.Session}
 	return g.insist(ctx, user, func() error {
 		_, err := g.carryOut(p, user, m, o)
@@ -294,7 +295,15 @@ func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
 	g.node.Sync(ctx, nodes...)
 	cancel()
 	if asked {
-		defer g.w.calm(user, g, to)()
+		if !g.w.moving.TryRLock() {
+			return false // it is asked for again
+		}
+		defer g.w.moving.RUnlock()
+		calm, done := g.w.calm(user, g, to)
+		defer done()
+		if !calm {
+			return false
+		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -508,6 +517,7 @@ func (g *gateway) Received(dead string) map[string]uint32 {
 
 // Gone implements Receiver.
 func (g *gateway) Gone(node string) {
+	g.w.trace("%s: %s is gone", g.id, node)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.goneBy = append(g.goneBy, node)
@@ -654,8 +664,10 @@ func (g *gateway) inherit(ctx context.Context, dead string, e *estateOf) error {
 			return err
 		}
 	}
-	if err := g.j.add(record{kind: "inherit", dead: dead}); err != nil {
-		return err
+	for _, of := range append(e.taken, dead) {
+		if err := g.j.add(record{kind: "inherit", dead: of}); err != nil {
+			return err
+		}
 	}
 	if err := g.j.Settle(ctx); err != nil {
 		return err
@@ -664,9 +676,11 @@ func (g *gateway) inherit(ctx context.Context, dead string, e *estateOf) error {
 	for user, p := range e.users {
 		if p.Session {
 			g.users[user] = p
+			before := g.place(user)
 			if !g.node.Here(user) {
 				g.node.Take(user, dead, 0)
 			}
+			g.w.trace("%s: inherits %s from %s: %s => %s", g.id, user, dead, before, g.place(user))
 		}
 	}
 	return nil
@@ -685,5 +699,8 @@ func (g *gateway) Bury(_ context.Context, dead string) error {
 		}
 	}
 	delete(g.taken, dead)
-	return nil
+	if d := g.w.gateway(dead); d != nil {
+		d.j.set(func(j *memJournal) { j.recs, j.safe = nil, 0 })
+	}
+	return g.j.add(record{kind: "bury", dead: dead})
 }

@@ -38,6 +38,8 @@ type place struct {
 	pinned  bool          // has sessions: the key in Redis does not expire
 	until   time.Time     // of one that is not pinned: the key certainly lives until then
 	leaving chan struct{} // being given up; closed when that is done
+	// What a dead node had of the user is here, but its clients have to wait for what it had sent; closed then.
+	inherits chan struct{}
 	// The key is told one thing at a time: to live for ever, or for a while.
 	pinning   int           // calls of Pin that ask Redis
 	extending chan struct{} // the keeper asks Redis; closed when that is done
@@ -64,12 +66,14 @@ type homes struct {
 	// Whom others handed over to this node, while the key in Redis does not say so yet.
 	unsaid map[stanza.Addr]struct{}
 	away   int // of which other nodes' users
+	// By dead node, while it is adopted: see place.inherits.
+	estates map[string]chan struct{}
 	// How often own users ceased to be, so that what Redis said before is old news.
 	turns uint64
 }
 
 func newHomes(self string, cfg Config, rdb redis.UniversalClient, key func(string) string, lives func(context.Context, string) (bool, error)) *homes {
-	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, loose: make(chan stanza.Addr, 4096), places: make(map[stanza.Addr]*place), unsaid: make(map[stanza.Addr]struct{})}
+	return &homes{self: self, cfg: cfg, rdb: rdb, key: key, lives: lives, loose: make(chan stanza.Addr, 4096), places: make(map[stanza.Addr]*place), unsaid: make(map[stanza.Addr]struct{}), estates: make(map[string]chan struct{})}
 }
 
 // Here reports whether this node is the home of a user. It is asked under the user's lock, under which homes come and go.
@@ -337,10 +341,27 @@ func (h *homes) take(user stanza.Addr, from string, seen uint32, pins bool) {
 		p.via, p.viaLast = p.node, p.last
 	}
 	p.node, p.last, p.trails, p.pinned = h.self, 0, false, true
+	p.inherits = h.estates[from]
 	if pins {
 		h.unsaid[user] = struct{}{}
 	}
 	p.use()
+}
+
+// beginInherit has clients of the users who come from a dead node wait until endInherit.
+func (h *homes) beginInherit(dead string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.estates[dead] = make(chan struct{})
+}
+
+func (h *homes) endInherit(dead string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if all := h.estates[dead]; all != nil {
+		close(all)
+		delete(h.estates, dead)
+	}
 }
 
 // underWay reports whether something that was sent to the place, or came there from an earlier one, is to be passed on

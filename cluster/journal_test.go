@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ var (
 
 // record is one record of a memJournal, as its node would find it again.
 type record struct {
-	kind   string // forward, count, deliver, user, link, gone, inherit, nothing
+	kind   string // forward, count, deliver, user, link, gone, inherit, bury
 	fwd    *journal.Forward
 	jkind  journal.Kind
 	origin uint64 // whose inbound stanza or message it came of
@@ -29,7 +30,7 @@ type record struct {
 	user   stanza.Addr
 	num    uint32 // deliver: which of the sender's
 	state  *person
-	dead   string // inherit
+	dead   string // inherit, bury
 }
 
 // memJournal is a Journal that outlives its node's kill up to what was settled.
@@ -206,6 +207,8 @@ func (j *memJournal) replay() *estateOf {
 			}
 		case "inherit":
 			e.taken = append(e.taken, r.dead)
+		case "bury":
+			e.taken = slices.DeleteFunc(e.taken, func(of string) bool { return of == r.dead })
 		}
 		if r.origin != 0 {
 			reached(r.origin, r.n)

@@ -55,21 +55,27 @@ func (h *homes) Pin(ctx context.Context, user stanza.Addr, from string) error {
 			h.mu.Unlock()
 			return ErrUnlocated
 		}
-		if p.pinned && from == "" {
+		wait := p.inherits
+		if wait == nil && p.pinned && from == "" {
 			h.mu.Unlock()
 			return nil
 		}
-		extended := p.extending
-		if extended == nil {
+		if wait == nil {
+			wait = p.extending
+		}
+		if wait == nil {
 			break
 		}
 		h.mu.Unlock()
 		select {
-		case <-extended:
+		case <-wait:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		h.mu.Lock()
+		if p.inherits == wait {
+			p.inherits = nil
+		}
 	}
 	p.pinning++
 	h.mu.Unlock()

@@ -307,7 +307,7 @@ func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
 			l.n.homes.buried(l.to)
 			l.mu.Unlock()
 			for _, w := range due {
-				w.f()
+				l.n.passedOn(false, w.f) // it waits in other links
 			}
 			return
 		}

@@ -106,8 +106,8 @@ func TestJournalBeforeMailbox(t *testing.T) {
 	w.arrived(u.addr, s.name, 10)
 }
 
-// xadds makes every second append fail: by turns it is not sent at all, and its reply is lost.
-func xadds(g *gate) {
+// xadds makes two of so many appends fail: one is not sent at all, and the reply to the next is lost.
+func xadds(g *gate, of int) {
 	var mu sync.Mutex
 	n := 0
 	is := func(cmd redis.Cmder) bool { return cmd.Name() == "xadd" }
@@ -117,14 +117,14 @@ func xadds(g *gate) {
 		if !is(cmd) {
 			return nil
 		}
-		if n++; n%4 == 1 {
+		if n++; n%of == 1 {
 			return io.ErrUnexpectedEOF
 		}
 		return nil
 	}, func(cmd redis.Cmder) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if is(cmd) && n%4 == 2 {
+		if is(cmd) && n%of == 2 {
 			return io.EOF
 		}
 		return nil
@@ -134,7 +134,7 @@ func xadds(g *gate) {
 func TestAppendsThatFailAreTriedAgain(t *testing.T) {
 	w := shared(t)
 	a, _, s, u := pair(t, w)
-	xadds(a.gate)
+	xadds(a.gate, 4)
 	for i := range 40 {
 		s.sends(t, u, 1)
 		w.arrived(u.addr, s.name, uint32(i+1))
@@ -144,7 +144,7 @@ func TestAppendsThatFailAreTriedAgain(t *testing.T) {
 func TestTellIsNotRepeated(t *testing.T) {
 	w := shared(t)
 	a, b, _, _ := pair(t, w)
-	xadds(a.gate)
+	xadds(a.gate, 4)
 	heard := func() []string {
 		b.mu.Lock()
 		defer b.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -28,7 +29,7 @@ func (n *Node) beat() {
 	var told time.Time // when an error was last logged
 	for count := 1; ; count++ {
 		ctx, cancel := context.WithTimeout(n.ctx, max(n.cfg.Lease/2, time.Second))
-		all, err := beatScript.Run(ctx, n.rdb, []string{n.keys.Nodes()}, n.id, strconv.Itoa(count)).StringSlice()
+		all, err := beatScript.Run(ctx, n.rdb, []string{n.keys.Nodes()}, n.id, n.says(count)).StringSlice()
 		cancel()
 		switch {
 		case n.ctx.Err() != nil:
@@ -48,8 +49,21 @@ func (n *Node) beat() {
 		case <-n.ctx.Done():
 			return
 		case <-t.C:
+		case <-n.beatNow:
 		}
 	}
+}
+
+// beatDeaf ends the beat of a node whose subscription does not stand, which says nothing of its death.
+const beatDeaf = "-"
+
+func (n *Node) says(count int) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.subscribed.IsZero() {
+		return strconv.Itoa(count) + beatDeaf
+	}
+	return strconv.Itoa(count)
 }
 
 // look takes in who shows which beat.
@@ -189,23 +203,45 @@ func (n *Node) channel(node string) string { return n.keys.Node(node, "alive") }
 
 // subscribe holds the subscription.
 func (n *Node) subscribe() {
+	for n.ctx.Err() == nil {
+		n.listen()
+		n.setSubscribed(time.Time{})
+		n.sleep(subscribeRetry)
+	}
+}
+
+const subscribeRetry = 20 * time.Millisecond
+
+// listen subscribes, and returns when the subscription has ended: with its connection, or as its slot has moved.
+func (n *Node) listen() {
 	ps := n.rdb.SSubscribe(n.ctx, n.channel(n.id))
+	defer ps.Close()
 	// The end of the context does not end a Receive that waits.
 	defer context.AfterFunc(n.ctx, func() { _ = ps.Close() })()
-	for n.ctx.Err() == nil {
+	for {
 		got, err := ps.Receive(n.ctx)
-		n.mu.Lock()
-		switch got.(type) {
-		case *redis.Subscription:
-			n.subscribed = time.Now()
-		default:
-			if err != nil {
-				n.subscribed = time.Time{}
-			}
-		}
-		n.mu.Unlock()
 		if err != nil {
-			n.sleep(100 * time.Millisecond)
+			return
+		}
+		if sub, ok := got.(*redis.Subscription); ok {
+			if sub.Kind != "ssubscribe" {
+				return
+			}
+			n.setSubscribed(time.Now())
+		}
+	}
+}
+
+// setSubscribed notes since when the subscription stands. The others hear at once that it does not.
+func (n *Node) setSubscribed(since time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changed := n.subscribed.IsZero() != since.IsZero()
+	n.subscribed = since
+	if changed {
+		select {
+		case n.beatNow <- struct{}{}:
+		default:
 		}
 	}
 }
@@ -216,8 +252,9 @@ const (
 )
 
 // Suspect looks whether a node that does not answer is dead, and has it adopted if so. It is of no use, and does
-// nothing, when this node's own subscription is young: Redis was restarted then, and the other may not be back yet.
-// Nor when somebody else looks already: a thousand clients may wait for the same node.
+// nothing, when this node's own subscription is young: Redis was restarted then, and the other may not be back yet. Nor
+// when the other has said that it has none: a server of a Redis Cluster may restart, or a slot move, for it alone. Nor
+// when somebody else looks already: a thousand clients may wait for the same node.
 func (n *Node) Suspect(ctx context.Context, node string) {
 	if !n.suspects(node) {
 		return
@@ -231,9 +268,8 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 			n.mu.Unlock()
 			return // somebody is at it
 		}
-		young := m == nil || m.beat == "0" || m.beat == "1" || m.beat == "2" // its subscription may not stand yet
 		n.mu.Unlock()
-		if !stands || young {
+		if !stands || m == nil {
 			return
 		}
 		count, err := n.rdb.SPublish(ctx, n.channel(node), "?").Result()
@@ -245,6 +281,11 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 			return
 		case <-time.After(suspectEvery):
 		}
+	}
+	// A node that loses its subscription says so at once, and one that is new before it has one.
+	beat, err := n.rdb.HGet(ctx, n.keys.Nodes(), node).Result()
+	if err != nil || beat == "0" || strings.HasSuffix(beat, beatDeaf) {
+		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -52,7 +52,7 @@ type Heir interface {
 type Estate struct {
 	Users   []stanza.Addr
 	Unsent  []Unsent
-	Adopted []string // nodes that the dead one was about to adopt
+	Adopted []string // nodes that the dead one was about to adopt, and whose sessions are among its own
 }
 
 // Unsent is a message that the dead node may not have sent.
@@ -82,6 +82,7 @@ type Node struct {
 	fenced  chan struct{} // closed when others have taken this node for dead
 	adopt   chan string   // nodes to be adopted, by name
 	read    chan struct{} // one token: the mailbox has been read further
+	beatNow chan struct{} // one token: what the next beat says should be known at once
 
 	queued atomic.Int64 // bytes that wait in links
 
@@ -125,7 +126,7 @@ func NewID() string {
 func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log *slog.Logger, reg prometheus.Registerer) *Node {
 	n := &Node{
 		id: id, cfg: cfg, rdb: rdb, keys: keys, log: log.With("node", id),
-		fenced: make(chan struct{}), adopt: make(chan string, 256), read: make(chan struct{}, 1),
+		fenced: make(chan struct{}), adopt: make(chan string, 256), read: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 		links: make(map[string]*link), members: make(map[string]*member), syncs: make(map[string]chan struct{}),
 		changed: make(chan struct{}), arrived: "0", heirOf: make(map[string]bool),
 	}

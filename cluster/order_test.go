@@ -107,13 +107,13 @@ func TestOrderWhenAHomeComesAndGoes(t *testing.T) {
 	must(t, u.connect(within(t), all[1]))
 	for range 20 {
 		s.sends(t, u, 5)
-		w.calm(u.addr, all[1], all[0].id)()
+		w.arrive(all[0])
 		w.moves(u, all[1], all[0])
 		s.sends(t, u, 5)
-		w.calm(u.addr, all[0], all[2].id)()
+		w.arrive(all[0])
 		w.moves(u, all[0], all[2])
 		s.sends(t, u, 5)
-		w.calm(u.addr, all[2], all[1].id)()
+		w.arrive(all[0])
 		w.moves(u, all[2], all[1])
 	}
 	w.arrived(u.addr, s.name, 300)

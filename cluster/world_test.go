@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -29,6 +31,7 @@ type world struct {
 	admin redis.UniversalClient
 
 	sending sync.RWMutex // see calm
+	moving  sync.RWMutex // see straight
 
 	mu     sync.Mutex
 	rand   *rand.Rand
@@ -59,6 +62,9 @@ func newWorld(t testing.TB, url string, cfg Config) *world {
 	t.Cleanup(func() {
 		w.mu.Lock()
 		faults, before := slices.Clone(w.faults), w.before
+		if before == nil && t.Failed() {
+			before = w.events
+		}
 		w.mu.Unlock()
 		for _, e := range before[max(0, len(before)-tracedAtMost):] {
 			t.Log(e)
@@ -208,6 +214,7 @@ func (g *gateway) kill() {
 	if g.dead.Swap(true) {
 		return
 	}
+	g.w.trace("%s: killed", g.id)
 	g.j.end(errKilled, g.w.pick)
 	g.gate.open(true)
 	_ = g.rdb.Close()
@@ -279,6 +286,7 @@ type gate struct {
 	mu     sync.Mutex
 	ch     chan struct{} // closed while the gate is open
 	killed bool
+	alone  bool
 	before func(cmd redis.Cmder) error // may refuse a command
 	after  func(cmd redis.Cmder) error // may lose its reply
 }
@@ -325,7 +333,24 @@ func (g *gate) pass() error {
 	return nil
 }
 
-func (g *gate) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (g *gate) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		g.mu.Lock()
+		alone := g.alone
+		g.mu.Unlock()
+		if alone {
+			return nil, io.ErrClosedPipe
+		}
+		return next(ctx, network, addr)
+	}
+}
+
+// noDials lets no new connection come about.
+func (g *gate) noDials(no bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.alone = no
+}
 
 func (g *gate) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
@@ -499,26 +524,37 @@ func onCluster(t testing.TB) *world {
 
 // calm has all that is under way arrive, and nobody send, until the returned function is called, if a user is about to
 // go back to a gateway that was the home before.
-func (w *world) calm(user stanza.Addr, home *gateway, to string) (done func()) {
+func (w *world) calm(user stanza.Addr, home *gateway, to string) (calm bool, done func()) {
 	w.mu.Lock()
-	var others []string
-	for id, g := range w.all {
-		if !g.dead.Load() {
-			others = append(others, id)
-		}
-	}
 	visited := w.visits[user.String()+to]
 	w.mu.Unlock()
 	if !visited {
-		return func() {}
+		return true, func() {}
 	}
 	w.sending.Lock()
-	ctx, cancel := context.WithTimeout(home.ctx, 2*time.Second)
+	return w.arrive(home), w.sending.Unlock
+}
+
+// arrive has everything that is under way arrive where it is to be, over however many gateways. It reports false when
+// that takes long.
+func (w *world) arrive(g *gateway) bool {
+	ctx, cancel := context.WithTimeout(g.ctx, 2*time.Second)
 	defer cancel()
-	for range len(others) {
-		home.node.Sync(ctx, others...)
+	living := w.living()
+	for range living {
+		var all sync.WaitGroup
+		for _, from := range living {
+			var others []string
+			for _, to := range living {
+				if to != from {
+					others = append(others, to.id)
+				}
+			}
+			all.Go(func() { from.node.Sync(ctx, others...) })
+		}
+		all.Wait()
 	}
-	return w.sending.Unlock
+	return ctx.Err() == nil
 }
 
 // visited notes that a gateway is a user's home.
@@ -539,4 +575,52 @@ func (w *world) trace(format string, args ...any) {
 		w.events = append([]string(nil), w.events[tracedAtMost:]...)
 	}
 	w.events = append(w.events, text)
+}
+
+func newCluster(t testing.TB) *redisproc.Cluster { return redisproc.NewCluster(t) }
+
+// stands reports whether the subscription is old enough to suspect others.
+func (n *Node) stands() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.subscribed.IsZero() && time.Since(n.subscribed) > n.cfg.Lease
+}
+
+// killSubscriptions closes the connections of all subscriptions, as a network may.
+func (w *world) killSubscriptions() {
+	w.t.Helper()
+	must(w.t, w.admin.Do(bg, "CLIENT", "KILL", "TYPE", "pubsub").Err())
+}
+
+// straight waits until senders everywhere send to the homes themselves, and what went another way has arrived, and has
+// no home move until the returned function is called.
+func (w *world) straight(users []*client) (done func()) {
+	w.moving.Lock()
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		living := w.living()
+		straight := true
+		for _, g := range living {
+			for _, u := range users {
+				node, known := g.node.Where(u.addr)
+				straight = straight && (!known || slices.Equal(w.homesOf(u.addr), []string{node}))
+			}
+		}
+		if !straight {
+			continue
+		}
+		w.arrive(living[0])
+		break
+	}
+	return w.moving.Unlock
+}
+
+func (w *world) living() (all []*gateway) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.all {
+		if !g.dead.Load() {
+			all = append(all, g)
+		}
+	}
+	return all
 }

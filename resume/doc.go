@@ -24,7 +24,7 @@
 //	{n:node}:sessions    ord -> counters and state
 //	{n:node}:queues      ord:last -> the part of a queue that one checkpoint wrote, up to the place last
 //	{n:node}:meta        marks, written in one step with a checkpoint
-//	{n:node}:checkpoint  the last write's number, the first batch that is needed, how many batches there were
+//	{n:node}:checkpoint  the last write's number, the first batch that is needed
 //	{n:node}:fence       who adopts the estate; the journal is journal:dead then, the mailbox mailbox:dead
 //	{e:token}            an ended session, for all nodes
 //

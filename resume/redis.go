@@ -68,7 +68,7 @@ func OpenRedis(ctx context.Context, cfg RedisConfig, rdb redis.UniversalClient, 
 }
 
 func (s *Redis) newWriter() writer {
-	w := streamWriter{rdb: s.rdb, stream: s.keys.Node(s.node, "journal"), counter: s.keys.Node(s.node, "checkpoint")}
+	w := streamWriter{rdb: s.rdb, stream: s.keys.Node(s.node, "journal")}
 	if s.cfg.WaitReplicas == 0 {
 		return &w
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -58,21 +57,10 @@ func (s *Redis) Load(ctx context.Context, dead string) (*Recovered, map[string]s
 	return rec, meta, nil
 }
 
-// buriedTime is how long a node that was taken for dead may sleep and leave nothing when it wakes up.
-const buriedTime = 10 * time.Minute
-
-// Bury removes the estate of a node, when another has it. What is left is its mailbox, the fence, and for a while the
-// count of its batches: one that wakes up goes on counting, and must not make that key anew, to stay for ever.
+// Bury removes the estate of a node, when another has it. What is left is its mailbox and the fence.
 func (s *Redis) Bury(ctx context.Context, dead string) error {
 	keys := nodeKeys(s.keys, dead, "sessions", "queues", "meta", "checkpoint", "cache", "deadlines", "journal:dead")
-	counter := s.keys.Node(dead, "checkpoint")
-	_, err := s.rdb.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-		tx.Unlink(ctx, keys...)
-		tx.HSet(ctx, counter, "batches", 0)
-		tx.PExpire(ctx, counter, buriedTime)
-		return nil
-	})
-	if err != nil {
+	if err := s.rdb.Unlink(ctx, keys...).Err(); err != nil {
 		return fmt.Errorf("resume: bury: %w", err)
 	}
 	return nil

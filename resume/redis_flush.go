@@ -68,7 +68,9 @@ type groupCommit struct {
 	urgent   bool          // somebody waits for what is queued
 	due      bool          // what is queued has waited for the window
 	idle     bool          // the goroutine waits for wake or the window
-	window   *time.Timer   // of the first lazy record in queue
+	held     bool          // the goroutine waits until the pace lets it write, or there is much to write
+	pace     pace          // of writes
+	window   *time.Timer   // of the first lazy record in queue, or of the pace
 	since    time.Time     // when the batch under way was first tried, zero when none is
 	patience *time.Timer   // of the batch under way
 	degraded bool          // Redis did not answer for too long
@@ -83,7 +85,7 @@ func newGroupCommit(cfg RedisConfig, to writer, log *slog.Logger, m *redisMetric
 	q := &groupCommit{
 		cfg: cfg, to: to, log: log, metrics: m, ctx: ctx, cancel: cancel,
 		done: make(chan struct{}), fenced: make(chan struct{}), wake: make(chan struct{}, 1), press: make(chan struct{}, 1),
-		next: 1, window: newStoppedTimer(), onSendable: func() {},
+		next: 1, pace: newPace(cfg.WriteRate), window: newStoppedTimer(), onSendable: func() {},
 	}
 	q.patience = time.AfterFunc(time.Hour, q.degrade)
 	q.patience.Stop()
@@ -120,6 +122,10 @@ func (q *groupCommit) append(kind journal.Kind, urgent bool, head, tail []byte) 
 		q.hurryLocked()
 	case first && q.idle:
 		q.window.Reset(q.cfg.Window)
+	}
+	if q.held && len(b.bytes) >= company {
+		q.held = false
+		signal(q.wake)
 	}
 	return nil
 }
@@ -181,28 +187,33 @@ func (q *groupCommit) over() {
 	q.progressLocked()
 }
 
+// company is how many bytes have waited long enough for others.
+const company = 4 << 10
+
 // take waits for a batch that is to be written; nil ends it.
 func (q *groupCommit) take() *batch {
 	for {
 		q.mu.Lock()
-		if n := len(q.queue); n > 0 && (q.urgent || q.due || n > 1 || q.err != nil) {
-			b := q.queue[0]
-			q.queue = append(q.queue[:0], q.queue[1:]...)
-			if n == 1 {
-				q.urgent, q.due = false, false
+		n, hold := len(q.queue), time.Duration(0)
+		if n > 0 && (q.urgent || q.due || n > 1 || q.err != nil) {
+			now := time.Now()
+			if n == 1 && q.err == nil && len(q.queue[0].bytes) < company {
+				hold = q.pace.wait(now)
 			}
-			q.idle, q.since = false, time.Now()
-			if q.cfg.Patience > 0 && !q.degraded {
-				q.patience.Reset(q.cfg.Patience)
+			if hold <= 0 {
+				b := q.takeLocked(now)
+				q.mu.Unlock()
+				return b
 			}
-			q.mu.Unlock()
-			return b
-		}
-		if len(q.queue) > 0 {
-			q.window.Reset(q.cfg.Window)
 		}
 		over := q.err != nil
-		q.idle = !over
+		q.held, q.idle = hold > 0, hold <= 0 && !over
+		switch {
+		case q.held:
+			q.window.Reset(hold)
+		case n > 0:
+			q.window.Reset(q.cfg.Window)
+		}
 		q.mu.Unlock()
 		if over {
 			return nil
@@ -217,6 +228,21 @@ func (q *groupCommit) take() *batch {
 			return nil
 		}
 	}
+}
+
+// takeLocked takes the oldest batch, which is being written from now on.
+func (q *groupCommit) takeLocked(now time.Time) *batch {
+	b := q.queue[0]
+	q.queue = append(q.queue[:0], q.queue[1:]...)
+	if len(q.queue) == 0 {
+		q.urgent, q.due = false, false
+	}
+	q.pace.took(now)
+	q.idle, q.held, q.since = false, false, now
+	if q.cfg.Patience > 0 && !q.degraded {
+		q.patience.Reset(q.cfg.Patience)
+	}
+	return b
 }
 
 const (

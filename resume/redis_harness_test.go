@@ -98,7 +98,7 @@ func openPlace(t testing.TB, rx redisx.Config) *place {
 	}
 	t.Cleanup(func() { _ = rdb.Close() })
 	cfg := DefaultRedisConfig().With(DefaultConfig(), rx)
-	cfg.Window = time.Millisecond
+	cfg.Window, cfg.WriteRate = time.Millisecond, 0
 	c := new(calls)
 	rdb.AddHook(c)
 	return &place{rdb: rdb, keys: rx.Keys(), cfg: cfg, calls: c}

@@ -164,7 +164,7 @@ func (h *clusterStory) goOn(next, dead *member) {
 	must(h, next.Checkpoint(context.Background(), h.live))
 	h.tables.mailbox, h.tables.cache = maps.Clone(h.mailbox), maps.Clone(h.cache)
 	must(h, next.Bury(context.Background(), dead.id))
-	if left := h.r.left(h, dead.id, allKeys...); fmt.Sprint(left) != "[mailbox:dead fence checkpoint]" {
+	if left := h.r.left(h, dead.id, allKeys...); fmt.Sprint(left) != "[mailbox:dead fence]" {
 		h.Fatalf("left of the dead node: %v", left)
 	}
 }

@@ -71,11 +71,8 @@ func TestRedisAdopt(t *testing.T) {
 			}
 		}
 		must(t, other.Bury(t.Context(), m.id))
-		if left := r.left(t, m.id, allKeys...); fmt.Sprint(left) != "[mailbox:dead fence checkpoint]" {
+		if left := r.left(t, m.id, allKeys...); fmt.Sprint(left) != "[mailbox:dead fence]" {
 			t.Errorf("%v left", left)
-		}
-		if ttl := r.rdb.PTTL(t.Context(), r.keys.Node(m.id, "checkpoint")).Val(); ttl <= 0 {
-			t.Errorf("the count of a buried node's batches expires in %v", ttl)
 		}
 		if found, meta, err := other.Load(t.Context(), m.id); err != nil || len(found.Sessions)+len(found.Effects)+len(meta) != 0 {
 			t.Errorf("buried, and still %+v %v %v", found, meta, err)
@@ -376,6 +373,7 @@ func TestRedisConfig(t *testing.T) {
 	}
 	for name, change := range map[string]func(*RedisConfig){
 		"REDIS_WINDOW":        func(c *RedisConfig) { c.Window = -1 },
+		"REDIS_WRITE_RATE":    func(c *RedisConfig) { c.WriteRate = -1 },
 		"REDIS_PATIENCE":      func(c *RedisConfig) { c.Patience = -1 },
 		"REDIS_PENDING_BYTES": func(c *RedisConfig) { c.PendingBytes = 1 },
 		"REDIS_JOURNAL_BYTES": func(c *RedisConfig) { c.JournalBytes = 1 },

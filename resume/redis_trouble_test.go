@@ -163,8 +163,13 @@ func TestRedisPaused(t *testing.T) {
 	server.Pause(t)
 	start := time.Now()
 	deliver(t, m, nil, chat("one"), 0, s)
-	if got := <-told; got != everything || time.Since(start) < r.cfg.Patience {
-		t.Errorf("sendable is %d after %v", got, time.Since(start))
+	for got := range told {
+		if got == everything {
+			break
+		}
+	}
+	if took := time.Since(start); took < r.cfg.Patience {
+		t.Errorf("everything is sendable after %v", took)
 	}
 	if m.Healthy() == nil || testutil.ToFloat64(m.Redis.metrics.degraded) != 1 {
 		t.Error("healthy")
@@ -395,6 +400,7 @@ func TestRedisFallsBack(t *testing.T) {
 	}
 	server.Kill()
 	server.Restart(t)
+	time.Sleep(countEvery)
 	deliver(t, m, nil, chat("six"), 0, early)
 	m.settle(t)
 

@@ -17,15 +17,24 @@ import (
 // batch. Redis takes ids only in rising order, so a batch that is tried twice is there once, and one that Redis reads
 // late, from a connection that was given up, comes too late.
 //
-// Redis counts what is written, beside the stream. When that count is not the next, it has fallen back to an earlier
-// state, by a restart or a failover, and then what it has of this node may have a hole.
+// A stream knows how many entries it ever took. When these are fewer than were written, Redis has fallen back to an
+// earlier state, by a restart or a failover, and then what it has of this node may have a hole. That is asked behind a
+// write now and then: it takes more of Redis than the write.
 type streamWriter struct {
 	// static
-	rdb             redis.UniversalClient
-	stream, counter string // keys: of the stream, and of the hash with the count
+	rdb    redis.UniversalClient
+	stream string // key
 
-	count int64 // as Redis said last; owned by the goroutine that writes
+	// Owned by the goroutine that writes.
+	entries int64     // how many the stream took
+	counted time.Time // when it was last asked
 }
+
+var addedScript = redisx.Script(scripts, "added")
+
+// countEvery is how often a stream is asked how many entries it took. Redis and this process would have to fail within
+// that time for anything to be missing.
+const countEvery = 100 * time.Millisecond
 
 func (w *streamWriter) entry(id, field string, value any) *redis.XAddArgs {
 	return &redis.XAddArgs{Stream: w.stream, NoMkStream: true, ID: id, Values: []any{field, value}}
@@ -33,42 +42,56 @@ func (w *streamWriter) entry(id, field string, value any) *redis.XAddArgs {
 
 func entryID(n uint64) string { return strconv.FormatUint(n, 10) + "-0" }
 
-func (w *streamWriter) counted(ctx context.Context, pipe redis.Pipeliner) *redis.IntCmd {
-	return pipe.HIncrBy(ctx, w.counter, "batches", 1)
+func (w *streamWriter) countDue() bool { return time.Since(w.counted) >= countEvery }
+
+func (w *streamWriter) count(ctx context.Context, pipe redis.Pipeliner) *redis.Cmd {
+	return addedScript.Eval(ctx, pipe, []string{w.stream})
 }
 
 func (w *streamWriter) write(ctx context.Context, b *batch) (doubtful bool, err error) {
 	pipe := w.rdb.Pipeline()
 	add := pipe.XAdd(ctx, w.entry(entryID(b.n), "d", b.bytes))
-	count := w.counted(ctx, pipe)
+	var count *redis.Cmd
+	if w.countDue() {
+		count = w.count(ctx, pipe)
+	}
 	_, _ = pipe.Exec(ctx) // the commands tell
-	again, err := w.added(ctx, add)
-	return w.fellBack(count) || again, err
+	again, err := w.added(add)
+	return w.fellBack(err, count) || again, err
 }
 
 // added says how an append went. again: the batch was there already.
-func (w *streamWriter) added(ctx context.Context, add *redis.StringCmd) (again bool, err error) {
+func (w *streamWriter) added(add *redis.StringCmd) (again bool, err error) {
 	err = add.Err()
 	switch {
 	case err == nil:
+		w.entries++
 		return false, nil
 	case errors.Is(err, redis.Nil):
-		// The count that came behind it is all that is left of a node that is buried.
-		_ = w.rdb.HDel(ctx, w.counter, "batches").Err()
 		return false, errGone
 	case redis.HasErrorPrefix(err, "The ID specified in XADD is equal or smaller"):
+		w.entries++ // the reply was lost
 		return true, nil
 	}
 	return false, fmt.Errorf("resume: append to journal: %w", err)
 }
 
-func (w *streamWriter) fellBack(count *redis.IntCmd) bool {
-	before := w.count
-	if count.Err() != nil {
+// fellBack judges what the stream said behind an append that went as err says; count is nil when it was not asked.
+func (w *streamWriter) fellBack(err error, count *redis.Cmd) bool {
+	if err != nil {
+		w.counted = time.Time{} // the next one asks
+		return false
+	}
+	if count == nil {
+		return false
+	}
+	n, err := count.Int64()
+	if err != nil {
 		return true
 	}
-	w.count = count.Val()
-	return w.count != before+1
+	before := w.entries
+	w.entries, w.counted = n, time.Now()
+	return n != before
 }
 
 func (w *streamWriter) close() {}
@@ -110,16 +133,19 @@ func (w *replicatedWriter) try(ctx context.Context, b *batch) (doubtful bool, er
 	pipe := w.conn.Pipeline()
 	w.asking(ctx, pipe)
 	add := pipe.XAdd(ctx, w.entry(entryID(b.n), "d", b.bytes))
-	w.asking(ctx, pipe)
-	count := w.counted(ctx, pipe)
+	var count *redis.Cmd
+	if w.countDue() {
+		w.asking(ctx, pipe)
+		count = w.count(ctx, pipe)
+	}
 	wait := pipe.Do(ctx, "WAIT", w.replicas, w.timeout.Milliseconds())
 	_, _ = pipe.Exec(ctx) // the commands tell
-	again, err := w.added(ctx, add)
-	if err != nil {
-		return again, err
-	}
-	doubtful = w.fellBack(count)
-	if again {
+	again, err := w.added(add)
+	doubtful = w.fellBack(err, count)
+	switch {
+	case err != nil:
+		return doubtful, err
+	case again:
 		return true, w.touch(ctx, b)
 	}
 	w.wrote = b.n
@@ -134,7 +160,7 @@ func (w *replicatedWriter) touch(ctx context.Context, b *batch) error {
 	add := pipe.XAdd(ctx, w.entry(fmt.Sprint(b.n, "-", w.touched), "again", ""))
 	wait := pipe.Do(ctx, "WAIT", w.replicas, w.timeout.Milliseconds())
 	_, _ = pipe.Exec(ctx) // the commands tell
-	switch again, err := w.added(ctx, add); {
+	switch again, err := w.added(add); {
 	case err != nil:
 		return err
 	case again:

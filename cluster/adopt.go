@@ -29,9 +29,9 @@ func (n *Node) adoptAll() {
 			return
 		case dead := <-n.adopt:
 			start := time.Now()
-			users := make(map[stanza.Addr]bool)
+			users, doubt := make(map[stanza.Addr]bool), n.doubt(dead)
 			for wait := adoptRetry; ; wait = min(2*wait, 5*time.Second) {
-				mine, err := n.adoptNode(n.ctx, dead, users)
+				mine, err := n.adoptNode(n.ctx, dead, users, &doubt)
 				if err == nil {
 					if mine {
 						n.metrics.adoptions.Inc()
@@ -58,8 +58,8 @@ func (n *Node) adoptAll() {
 }
 
 // adoptNode takes over a dead node. It reports false when another node does. Whose home this node became by it is noted in
-// users, as Heir.Adopt need not say it again when it is tried again.
-func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr]bool) (mine bool, err error) {
+// users, as Heir.Adopt need not say it again when it is tried again. doubt is how long it has to wait after the fence.
+func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr]bool, doubt *time.Duration) (mine bool, err error) {
 	left, err := n.leftSomething(ctx, dead)
 	if err != nil || !left {
 		return false, err
@@ -78,6 +78,10 @@ func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr
 			return false, err
 		}
 	}
+	if *doubt > 0 && !n.sleep(*doubt) {
+		return true, ctx.Err()
+	}
+	*doubt = 0
 	n.beginHeir(dead)
 	estate, err := n.heir.Adopt(ctx, dead)
 	for _, user := range estate.Users {
@@ -149,6 +153,16 @@ func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr
 		n.recv.Gone(dead)
 	}
 	return true, nil
+}
+
+// doubt is how long a node that is taken for dead may go on.
+func (n *Node) doubt(dead string) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m := n.members[dead]; m != nil && m.certain {
+		return 0
+	}
+	return n.cfg.Doubt
 }
 
 // leftSomething reports whether a dead node has not been buried yet: it may have been before this node heard of it.

@@ -7,6 +7,10 @@ import (
 
 // Config holds the settings of a node among others.
 type Config struct {
+	// Doubt is how long after Heir.Fence a node that seemed dead, and is not, may still deliver what it does not
+	// record. What it had is taken over after that time, unless its death is certain.
+	Doubt time.Duration `env:"-"`
+
 	Beat      time.Duration `env:"CLUSTER_BEAT" desc:"how often a node shows that it lives"`
 	Lease     time.Duration `env:"CLUSTER_LEASE" desc:"how long a node may show nothing before others take over what it has; at least three beats"`
 	HomeTime  time.Duration `env:"CLUSTER_HOME_TIME" desc:"how long a node stays the home of a user without sessions, whose offline messages it takes; at least 3s"`

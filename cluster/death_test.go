@@ -338,6 +338,57 @@ func TestPausedNodeIsFenced(t *testing.T) {
 	w.arrived(u.addr, s.name, 4)
 }
 
+// Who is not sure that a node is dead waits until it does nothing more, between fence and adoption; once, however often
+// the adoption fails.
+func TestDoubt(t *testing.T) {
+	w := shared(t)
+	w.cfg.Doubt = 400 * time.Millisecond
+	ctx := within(t)
+	all := w.starts(2)
+	heir, dead := all[0], all[1]
+	u := w.client("user")
+	must(t, u.connect(ctx, dead))
+	must(t, dead.j.Settle(ctx))
+	var fences, adoptions []time.Time
+	heir.mu.Lock()
+	heir.adopt = func(stage, _ string) error {
+		switch stage {
+		case "fence":
+			fences = append(fences, time.Now())
+		case "adopt":
+			if adoptions = append(adoptions, time.Now()); len(adoptions) == 1 {
+				return errors.New("it fails once")
+			}
+		}
+		return nil
+	}
+	heir.mu.Unlock()
+	dead.kill()
+	w.goneFrom(dead, heir)
+	if len(fences) != 2 || len(adoptions) != 2 {
+		t.Fatalf("%d fences and %d adoptions", len(fences), len(adoptions))
+	}
+	if doubt := adoptions[0].Sub(fences[0]); doubt < w.cfg.Doubt {
+		t.Errorf("it was in doubt for %v", doubt)
+	}
+	if again := adoptions[1].Sub(fences[1]); again >= w.cfg.Doubt {
+		t.Errorf("the second time for %v", again)
+	}
+}
+
+// subscribed reports whether all hold a subscription.
+func subscribed(all []*gateway) bool {
+	for _, g := range all {
+		g.node.mu.Lock()
+		since := g.node.subscribed
+		g.node.mu.Unlock()
+		if since.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
 // A process that is killed closes its subscription, so that nobody waits for its lease.
 func TestSuspect(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
@@ -348,23 +399,13 @@ func TestSuspect(t *testing.T) {
 		u := w.client("user")
 		must(t, u.connect(ctx, victim))
 		must(t, victim.j.Settle(ctx))
-		subscribed := func(at time.Time) {
+		setSubscribed := func(at time.Time) {
 			a.node.mu.Lock()
 			defer a.node.mu.Unlock()
 			a.node.subscribed = at
 		}
-		w.await("all are subscribed", func() bool {
-			for _, g := range all {
-				g.node.mu.Lock()
-				since := g.node.subscribed
-				g.node.mu.Unlock()
-				if since.IsZero() {
-					return false
-				}
-			}
-			return true
-		})
-		subscribed(time.Now().Add(-2 * time.Hour))
+		w.await("all are subscribed", func() bool { return subscribed(all) })
+		setSubscribed(time.Now().Add(-2 * time.Hour))
 		// One that lives is not suspected.
 		a.node.Suspect(ctx, victim.id)
 		a.node.Suspect(ctx, "nobody")
@@ -383,18 +424,54 @@ func TestSuspect(t *testing.T) {
 			n, err := a.rdb.SPublish(ctx, a.node.channel(victim.id), "?").Result()
 			return err == nil && n == 0
 		})
-		subscribed(time.Now())
+		setSubscribed(time.Now())
 		a.node.Suspect(ctx, victim.id)
 		if adopting() {
 			t.Error("suspected though the own subscription is young")
 		}
-		subscribed(time.Now().Add(-2 * time.Hour))
+		setSubscribed(time.Now().Add(-2 * time.Hour))
 		a.node.Suspect(ctx, victim.id)
 		w.goneFrom(victim, a)
 		if homes := w.homesOf(u.addr); !slices.Equal(homes, []string{a.id}) {
 			t.Errorf("homes %v", homes)
 		}
 	})
+}
+
+// One that is suspected is certainly dead if it was heard of just now, and one that has left.
+func TestCertainDeath(t *testing.T) {
+	w := shared(t)
+	w.cfg.Lease, w.cfg.Doubt = time.Hour, time.Hour
+	all := w.starts(4)
+	a, fresh, old, left := all[0], all[1], all[2], all[3]
+	ctx := within(t)
+	w.await("all are subscribed", func() bool { return subscribed(all) })
+	a.node.mu.Lock()
+	a.node.subscribed = time.Now().Add(-2 * time.Hour)
+	a.node.mu.Unlock()
+	fresh.kill()
+	old.kill()
+	w.await("Redis knows", func() bool {
+		for _, g := range []*gateway{fresh, old} {
+			if n, err := a.rdb.SPublish(ctx, a.node.channel(g.id), "?").Result(); err != nil || n > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	a.node.mu.Lock()
+	a.node.members[fresh.id].moved = time.Now().Add(time.Minute)
+	a.node.members[old.id].moved = time.Now().Add(-time.Minute)
+	a.node.mu.Unlock()
+	a.node.Suspect(ctx, fresh.id)
+	w.goneFrom(fresh, a)
+	left.leaveNow()
+	w.goneFrom(left, a)
+	a.node.Suspect(ctx, old.id)
+	time.Sleep(100 * time.Millisecond)
+	if !a.node.isMember(old.id) {
+		t.Error("one that was silent for a while was taken over at once")
+	}
 }
 
 // A node that has lost its subscription, though nobody else has, is not taken for dead.
@@ -507,7 +584,7 @@ func nobodyDied(t *testing.T, w *world, all []*gateway) {
 
 func TestLeaving(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		w.cfg.Lease = time.Hour // nobody waits for it
+		w.cfg.Lease, w.cfg.Doubt = time.Hour, time.Hour // nobody waits for them
 		ctx := within(t)
 		all := w.starts(2)
 		a, b := all[0], all[1]

@@ -88,10 +88,10 @@ func (n *Node) look(all []string, now time.Time) {
 		}
 		switch {
 		case beat == beatLeft && !m.adopting:
-			m.beat, m.adopting = beat, true
+			m.beat, m.adopting, m.certain = beat, true, true
 			n.queueAdoptionLocked(name, m)
 		case m.beat != beat:
-			m.beat, m.moved = beat, now
+			m.beat, m.moved, m.certain = beat, now, false
 		case blind:
 			// While Redis did not answer nobody can have shown anything, and not all find it again at the same time.
 			m.moved = now.Add(n.cfg.Lease)
@@ -291,7 +291,9 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 	defer n.mu.Unlock()
 	if m := n.members[node]; m != nil && !m.adopting {
 		n.log.Warn("node is gone", "dead", node)
-		m.adopting = true
+		// Its connection to Redis stood until just now, with answers on it: had it lost Redis in another way, and gone
+		// on without, its beat would have been missed.
+		m.adopting, m.certain = true, time.Since(m.moved) < 2*n.cfg.Beat
 		n.queueAdoptionLocked(node, m)
 	}
 }

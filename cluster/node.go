@@ -113,6 +113,7 @@ type member struct {
 	left     time.Time // when it was last left to another node to adopt
 
 	suspected bool // somebody looks whether it is there
+	certain   bool // when adopting: it is dead
 }
 
 // NewID makes the name of a node: a domain name by form, new for each process.

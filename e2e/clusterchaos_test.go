@@ -222,6 +222,7 @@ func (s *storm) check() {
 func (s *storm) leave() {
 	for _, name := range s.names {
 		if c := s.stock[name]; c != nil {
+			c.awaitOnline()
 			c.stop()
 			continue
 		}

@@ -37,10 +37,12 @@
 //
 //   - a node that was fenced can write nothing, whenever it wakes up: each write finds its stream gone, and is one step;
 //   - what was refused never becomes sendable, and nothing is once a node knows that it was fenced;
-//   - while Redis does not answer, Sendable says yes to everything, Settle to nothing;
+//   - while Redis does not answer, Settle says yes to nothing, and Sendable to everything, as long as a witness knows that
+//     nobody has fenced the node;
 //   - after any write that failed, and after Redis fell back to an earlier state, the next checkpoint writes everything
 //     (TouchAller), since its journal may have a hole. An estate with a hole is taken over like a journal after a power
 //     cut: queues go to the mailboxes, and nobody resumes.
 //
-// Goroutines: groupCommit.run, one a node, ends with Close, Leave or a fence; the timer of its patience calls OnSendable too.
+// Goroutines: groupCommit.run, one a node, ends with Close, Leave or a fence; the timer of its patience calls OnSendable too,
+// and groupCommit.vouch while Redis does not answer.
 package resume

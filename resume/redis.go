@@ -123,7 +123,11 @@ func (s *Redis) Appended() uint64 { return s.queue.appended.Load() }
 
 // Sendable is the position up to which a kill of this process loses nothing any more, so that what records there caused
 // may leave it. It is the greatest number while Redis does not answer, and then falls back.
-func (s *Redis) Sendable() uint64 { return s.queue.sendable.Load() }
+func (s *Redis) Sendable() uint64 { return s.queue.sendableNow() }
+
+// Witness names who knows whether others have taken over what this node had when Redis can't be asked: ErrFenced says
+// that they have, and any other error that it is not known. It is set once, before the first append.
+func (s *Redis) Witness(ask func(context.Context) error) { s.queue.witness = ask }
 
 // OnSendable has f called when Sendable grew. It is set once, before the first append; f must not block.
 func (s *Redis) OnSendable(f func()) {

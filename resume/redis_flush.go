@@ -44,17 +44,23 @@ type groupCommit struct {
 	ctx     context.Context // of the goroutine; ends when the process gives up
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when the goroutine has ended
-	fenced  chan struct{} // closed with ErrFenced
-	wake    chan struct{} // the queue is to be looked at
-	press   chan struct{} // the journal is large enough for a checkpoint
+	begun   time.Time
+	witness func(context.Context) error // see Redis.Witness; set before the first append
+	fenced  chan struct{}               // closed with ErrFenced
+	wake    chan struct{}               // the queue is to be looked at
+	press   chan struct{}               // the journal is large enough for a checkpoint
 
 	// Read without mu, written under it.
 	appended atomic.Uint64 // position of the newest record
-	sendable atomic.Uint64
-	pending  atomic.Int64 // bytes not in Redis
-	end      atomic.Int64 // bytes ever appended
-	freed    atomic.Int64 // of which checkpoints have taken
-	doubt    atomic.Bool  // Redis may have lost something since the last whole checkpoint; written without mu
+	flushed  atomic.Uint64 // position up to which Redis has everything
+	sendable atomic.Uint64 // see sendableNow
+	vouched  atomic.Int64  // while sendable is everything: how long it is, in time since begun; or for ever
+	pending  atomic.Int64  // bytes not in Redis
+	end      atomic.Int64  // bytes ever appended
+	freed    atomic.Int64  // of which checkpoints have taken
+	doubt    atomic.Bool   // Redis may have lost something since the last whole checkpoint; written without mu
+
+	vouchers sync.WaitGroup // vouch; begins with mu while err is nil
 
 	notify     sync.Mutex // while onSendable runs; mu may be taken under it
 	onSendable func()     // guarded by notify
@@ -64,7 +70,6 @@ type groupCommit struct {
 	sealed   bool     // the last of queue takes nothing more
 	spare    []*batch
 	next     uint64        // number of the next batch
-	flushed  uint64        // position up to which Redis has everything
 	urgent   bool          // somebody waits for what is queued
 	due      bool          // what is queued has waited for the window
 	idle     bool          // the goroutine waits for wake or the window
@@ -74,6 +79,7 @@ type groupCommit struct {
 	since    time.Time     // when the batch under way was first tried, zero when none is
 	patience *time.Timer   // of the batch under way
 	degraded bool          // Redis did not answer for too long
+	vouching bool          // vouch is at it
 	until    uint64        // when degraded: position up to which there is a backlog, once Redis answers again
 	progress chan struct{} // closed when flushed grows or err is set; nil while nobody waits
 	err      error         // ErrFenced, ErrClosed
@@ -85,7 +91,7 @@ func newGroupCommit(cfg RedisConfig, to writer, log *slog.Logger, m *redisMetric
 	q := &groupCommit{
 		cfg: cfg, to: to, log: log, metrics: m, ctx: ctx, cancel: cancel,
 		done: make(chan struct{}), fenced: make(chan struct{}), wake: make(chan struct{}, 1), press: make(chan struct{}, 1),
-		next: 1, pace: newPace(cfg.WriteRate), window: newStoppedTimer(), onSendable: func() {},
+		next: 1, begun: time.Now(), pace: newPace(cfg.WriteRate), window: newStoppedTimer(), onSendable: func() {},
 	}
 	q.patience = time.AfterFunc(time.Hour, q.degrade)
 	q.patience.Stop()
@@ -288,21 +294,21 @@ func (q *groupCommit) written(b *batch) {
 	q.patience.Stop()
 	q.since = time.Time{}
 	q.metrics.bytes.Add(float64(len(b.bytes)))
-	q.metrics.records.Add(float64(b.last - q.flushed))
-	q.flushed = b.last
+	q.metrics.records.Add(float64(b.last - q.flushed.Load()))
+	q.flushed.Store(b.last)
 	q.pending.Add(-int64(len(b.bytes)))
 	if q.degraded {
 		if q.until == 0 {
 			q.until = q.appended.Load()
 		}
-		if q.flushed >= q.until {
+		if b.last >= q.until {
 			q.degraded = false
 			q.metrics.degraded.Set(0)
 			q.log.Info("redis answers again, the journal is written")
 		}
 	}
 	if !q.degraded {
-		q.sendable.Store(q.flushed)
+		q.sendable.Store(b.last)
 	}
 	if len(q.spare) < 4 && cap(b.bytes) <= 2*batchBytes {
 		q.spare = append(q.spare, b)
@@ -310,47 +316,6 @@ func (q *groupCommit) written(b *batch) {
 	q.progressLocked()
 	q.mu.Unlock()
 	q.tell()
-}
-
-// degrade lets what is sent inside this process go on without Redis.
-func (q *groupCommit) degrade() {
-	q.mu.Lock()
-	if q.err != nil || q.degraded || q.since.IsZero() || time.Since(q.since) < q.cfg.Patience {
-		q.mu.Unlock()
-		return
-	}
-	q.degraded, q.until = true, 0
-	q.metrics.degraded.Set(1)
-	q.sendable.Store(everything)
-	q.mu.Unlock()
-	q.log.Warn("redis does not answer, local messages go on without it", "after", q.cfg.Patience)
-	q.tell()
-}
-
-// healthy says since when Redis does not answer.
-func (q *groupCommit) healthy() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.degraded {
-		return fmt.Errorf("redis has not answered since %s", q.since.Format(time.RFC3339))
-	}
-	return nil
-}
-
-// fence gives up what is queued: it must never be taken for sendable.
-func (q *groupCommit) fence() {
-	q.mu.Lock()
-	q.err = ErrFenced
-	q.cancel()
-	q.patience.Stop()
-	q.degraded, q.since = false, time.Time{}
-	q.metrics.degraded.Set(0)
-	q.sendable.Store(q.flushed)
-	q.queue, q.spare = nil, nil
-	q.progressLocked()
-	close(q.fenced)
-	q.mu.Unlock()
-	q.log.Error("fenced: another node has taken over")
 }
 
 // tell calls onSendable.
@@ -387,7 +352,7 @@ func (q *groupCommit) waitLocked(ctx context.Context) error {
 func (q *groupCommit) await(ctx context.Context, position uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.flushed < position {
+	for q.flushed.Load() < position {
 		if q.err != nil && q.ctx.Err() != nil {
 			return q.err
 		}
@@ -455,6 +420,7 @@ func (q *groupCommit) close(ctx context.Context) error {
 	}
 	q.cancel()
 	<-q.done
+	q.vouchers.Wait()
 	if errors.Is(err, ErrClosed) {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"holdfast/cluster"
 	"holdfast/internal/journal"
 	"holdfast/internal/redisx"
+	"holdfast/internal/sqlx"
 	"holdfast/offline"
 	"holdfast/packetcache"
 	"holdfast/resume"
@@ -57,7 +58,16 @@ func joinCluster(ctx context.Context, cfg *Config, k *kept, log *slog.Logger, re
 	if err := k.join(ctx, id); err != nil {
 		return nil, errors.Join(err, m.store.Close(), rdb.Close())
 	}
-	m.node = cluster.New(cfg.Cluster, id, rdb, m.keys, log, reg)
+	m.store.Witness(func(ctx context.Context) error {
+		err := k.stands(ctx)
+		if errors.Is(err, sqlx.ErrFenced) {
+			err = resume.ErrFenced
+		}
+		return err
+	})
+	settings := cfg.Cluster
+	settings.Doubt = resume.VouchTime
+	m.node = cluster.New(settings, id, rdb, m.keys, log, reg)
 	return m, nil
 }
 

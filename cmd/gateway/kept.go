@@ -24,6 +24,8 @@ type kept struct {
 
 	// join makes this process a node of a cluster, whose writes are refused once another has called fence for it.
 	join, fence func(ctx context.Context, node string) error
+	// stands says sqlx.ErrFenced when that has happened to this one.
+	stands func(ctx context.Context) error
 }
 
 // Ping asks the database for an answer.
@@ -53,7 +55,7 @@ func openKeptPostgres(ctx context.Context, cfg *Config) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{shared: true, ping: db.Ping, close: db.Close, join: db.Join, fence: db.Fence}
+	k := &kept{shared: true, ping: db.Ping, close: db.Close, join: db.Join, fence: db.Fence, stands: db.Stands}
 	if k.accounts, err = auth.OpenPostgres(ctx, db); err == nil {
 		if k.rosters, err = roster.OpenPostgres(ctx, db); err == nil {
 			k.mailboxes, err = offline.OpenPostgres(ctx, db)

@@ -40,6 +40,19 @@ func (p *Postgres) Fence(ctx context.Context, node string) error {
 	return err
 }
 
+// Stands returns ErrFenced when Fence was called for this gateway.
+func (p *Postgres) Stands(ctx context.Context) error {
+	stands := false
+	err := p.Query(ctx, `SELECT 1 FROM gateway_node WHERE node = $1`, func(*sql.Rows) (bool, error) {
+		stands = true
+		return false, nil
+	}, p.node)
+	if err == nil && !stands {
+		return ErrFenced
+	}
+	return err
+}
+
 // guard begins a transaction of a gateway that has joined: its row stays until the transaction ends.
 func (p *Postgres) guard(ctx context.Context, tx *sql.Tx) error {
 	if p.node == "" {

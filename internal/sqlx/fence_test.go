@@ -38,6 +38,9 @@ func TestFence(t *testing.T) {
 			return err
 		})
 	}
+	if err := errors.Join(slow.Stands(t.Context()), heir.Stands(t.Context())); err != nil {
+		t.Errorf("before the fence: %v", err)
+	}
 	fenced := make(chan error, 1)
 	err := slow.InTx(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO written (by) VALUES ('before')`); err != nil {
@@ -56,6 +59,12 @@ func TestFence(t *testing.T) {
 	}
 	if err := <-fenced; err != nil {
 		t.Fatal(err)
+	}
+	if err := slow.Stands(t.Context()); !errors.Is(err, ErrFenced) {
+		t.Errorf("after the fence it stands: %v, want ErrFenced", err)
+	}
+	if err := heir.Stands(t.Context()); err != nil {
+		t.Errorf("the heir: %v", err)
 	}
 	if err := write(slow, "after"); !errors.Is(err, ErrFenced) {
 		t.Errorf("a transaction after the fence: %v, want ErrFenced", err)

@@ -392,6 +392,7 @@ func TestGivingUpWithoutAReply(t *testing.T) {
 	a, b := all[0], all[1]
 	user := addr("user")
 	must(t, a.node.Locate(ctx, user, true))
+	must(t, expireScript.Load(ctx, a.rdb).Err()) // so that it is called by its hash
 	a.gate.set(nil, func(cmd redis.Cmder) error {
 		if args := cmd.Args(); len(args) > 1 && args[1] == expireScript.Hash() {
 			return io.EOF

@@ -110,6 +110,14 @@ func (r *recovery) record(kind journal.Kind, b []byte) error {
 		if s := r.sessions[ord]; s != nil {
 			s.directed(to, add)
 		}
+	case journal.KindCarried:
+		ord, note, err := journal.DecodeCarried(b)
+		if err != nil {
+			return err
+		}
+		if s := r.sessions[ord]; s != nil {
+			s.State.Carried = note
+		}
 	case journal.KindUnstored, journal.KindProved:
 		user, ids, err := journal.DecodeIDs(b)
 		if err != nil {
@@ -299,7 +307,7 @@ func (s *Session) close() (gaps bool) {
 		s.Queue[i], gaps = &moved, true
 	}
 	if gaps {
-		s.State.Token = ""
+		s.State.Unresumable()
 	}
 	return gaps
 }

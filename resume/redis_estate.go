@@ -88,7 +88,7 @@ func (e *estate) read(ctx context.Context) error {
 		e.recovery.log.Error("redis lost a part of a journal, the sessions in it can't be resumed", "node", e.node)
 		for _, s := range e.recovery.sessions {
 			if s.State != nil {
-				s.State.Token = ""
+				s.State.Unresumable()
 			}
 		}
 	}

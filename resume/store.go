@@ -73,7 +73,7 @@ func Open(ctx context.Context, cfg Config, db *sqlx.DB, log *slog.Logger, reg pr
 			if sess.State == nil {
 				continue
 			}
-			sess.State.Token = ""
+			sess.State.Unresumable()
 			// For the next process too, should this one be killed before it has ended them.
 			if err := s.Session(sess.State); err != nil {
 				return nil, nil, errors.Join(fmt.Errorf("resume: %w", err), s.wal.Close())

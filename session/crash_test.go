@@ -103,6 +103,12 @@ func (w *world) replay(sessions map[uint64]*Restored, r logged) {
 		}
 	}
 	switch r.kind {
+	case journal.KindCarried:
+		ord, note, err := journal.DecodeCarried(r.b)
+		must(err)
+		if s := sessions[ord]; s != nil {
+			s.State.Carried = note
+		}
 	case journal.KindStanza:
 		rec, err := journal.DecodeStanza(r.b)
 		must(err)

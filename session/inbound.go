@@ -31,28 +31,28 @@ func (sv *Service) room(e *stanza.Element) error {
 // inMu of the attached stream.
 func (s *Session) inbound(st *stream, e *stanza.Element, kind stanza.Kind) error {
 	s.mu.Lock()
-	managed := s.managed
+	counted := s.managed || s.carried.sid != ""
 	if s.stream != st {
 		s.mu.Unlock()
 		return nil // taken over: its new stream counts
 	}
 	s.mu.Unlock()
 	s.recorded, s.nowhere = false, st.nowhere
-	if managed {
+	if counted {
 		s.in++
 	}
 	err := s.dispatch(e, kind)
-	if err == nil && managed && !s.recorded {
+	if err == nil && counted && !s.recorded {
 		err = s.sv.journal.Count(journal.KindHandled, s.ord, uint64(s.in))
 	}
 	if err != nil {
-		if managed {
+		if counted {
 			s.in--
 		}
 		return err
 	}
 	s.sv.metrics.inbound[kind].Inc()
-	if !managed {
+	if !counted {
 		return nil
 	}
 	s.mu.Lock()

@@ -16,7 +16,11 @@ func (sv *Service) detach(s *Session, st *stream) bool {
 		s.mu.Unlock()
 		return true // somebody else has it, or it ended
 	}
-	if s.token == "" || s.ended {
+	if !sv.draining.Load() {
+		gone := s.dropLocked() // the transport ended in this process, for good
+		defer sv.forgetSid(gone)
+	}
+	if s.patienceLocked() == 0 || s.ended {
 		s.mu.Unlock()
 		return false
 	}
@@ -42,8 +46,9 @@ func (sv *Service) await(s *Session) {
 	if err := s.noteLocked(); err != nil {
 		s.log.Error("detached session not recorded", "error", err)
 	}
-	s.expireAfterLocked(s.max)
-	s.log.Info("session waits for its client", "queued", s.out.n, "max", s.max)
+	patience := s.patienceLocked()
+	s.expireAfterLocked(patience)
+	s.log.Info("session waits for its client", "queued", s.out.n, "max", patience)
 }
 
 func (s *Session) expireAfterLocked(d time.Duration) {

@@ -128,6 +128,7 @@ func (st *stream) enable(s *Session, e *stanza.Element) error {
 		return nil
 	}
 	s.managed, s.base, s.asked = true, s.out.last(), s.out.last()
+	s.earlier += uint64(s.handled)
 	s.in, s.handled, s.settled = 0, 0, 0
 	b := []byte("<enabled xmlns='" + stanza.NSSM + "'")
 	if (wants == "true" || wants == "1") && limit > 0 {
@@ -246,6 +247,7 @@ func (st *stream) resume(e *stanza.Element) error {
 		s.expiry = nil
 	}
 	done := s.ackLocked(place, nil)
+	sid := s.dropLocked() // the client is not on that transport any more
 	s.detached, s.stream = time.Time{}, st
 	s.out.sent, s.asked, s.asking, s.probing = s.out.acked, s.out.acked, false, false
 	s.owed = false
@@ -257,6 +259,7 @@ func (st *stream) resume(e *stanza.Element) error {
 	// The journal has every handled stanza, so a killed gateway answers with the same count.
 	st.promise([]byte("<resumed xmlns='"+stanza.NSSM+"' previd='"+token+"' h='"+strconv.FormatUint(uint64(settled), 10)+"'/>"), 0)
 	s.mu.Unlock()
+	sv.forgetSid(sid)
 	if old != nil {
 		old.conflict("the session was resumed by another stream")
 	}

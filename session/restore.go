@@ -46,7 +46,8 @@ func (sv *Service) build(r Restored, shared map[stanza.ID]*copies) (*Session, er
 	s := &Session{
 		sv: sv, ord: r.State.Ord, addr: r.State.Addr, created: r.State.CreatedAt, log: sv.log.With("user", r.State.Addr.Bare().String(), "resource", r.State.Addr.Resource()),
 		in: r.Handled, handled: r.Handled, settled: r.Handled,
-		managed: r.State.Managed, token: r.State.Token, max: r.State.Max, base: r.State.Base, asked: r.Acked,
+		managed: r.State.Managed, token: r.State.Token, max: r.State.Max,
+		carried: carried{r.State.Sid, r.State.Carried, r.State.Linger}, earlier: r.State.Earlier, base: r.State.Base, asked: r.Acked,
 		priority: r.State.Priority, interested: r.State.Flags&stateInterested != 0, dirty: true,
 		rebuilt: true,
 		stored:  true, // perhaps only by the journal; taking out a row that is not there does no harm
@@ -97,9 +98,11 @@ func (sv *Service) publish(sessions []*Session) {
 	now := time.Now()
 	waiting := 0
 	for _, s := range sessions {
-		if s.token != "" && now.Sub(s.detached) < s.max {
+		s.mu.Lock()
+		if now.Sub(s.detached) < s.patienceLocked() {
 			waiting++
 		}
+		s.mu.Unlock()
 	}
 	sv.metrics.restored.Add(float64(waiting))
 	for _, s := range sessions {
@@ -123,13 +126,18 @@ func (sv *Service) publishLocked(t Table, s *Session) {
 		sv.tokens[s.token] = s
 		sv.mu.Unlock()
 	}
+	if sid := s.carried.sid; sid != "" {
+		sv.mu.Lock()
+		sv.sids[sid] = s
+		sv.mu.Unlock()
+	}
 }
 
 // startClock lets a session that came from elsewhere expire when its time is over, which may be now.
 func (sv *Service) startClock(s *Session, now time.Time) {
 	s.mu.Lock()
-	left := s.max - now.Sub(s.detached)
-	waits := s.token != "" && left > 0
+	left := s.patienceLocked() - now.Sub(s.detached)
+	waits := left > 0
 	if waits && s.stream == nil && !s.ended {
 		s.expireAfterLocked(left)
 	}

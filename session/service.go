@@ -79,6 +79,7 @@ type Service struct {
 	mu        sync.Mutex
 	sessions  map[uint64]*Session       // by ord
 	tokens    map[string]*Session       // by XEP-0198 id
+	sids      map[string]*Session       // by what the client knows its transport as, see Carrier
 	gone      []uint64                  // ended since the last checkpoint, which knows them
 	removed   map[stanza.Addr]stanza.ID // accounts that were removed, and an id made then
 	peers     map[string]*Session       // links from other nodes, see peerFor
@@ -101,7 +102,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
 		cluster: p.Cluster, moving: p.Moving,
 		register: p.Registration, version: p.Version,
-		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session),
+		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session), sids: make(map[string]*Session),
 		peers: make(map[string]*Session), parkedFor: make(map[stanza.Addr]int), proxies: make(map[string]*proxy), relays: make(map[string]*relay),
 	}
 	for _, d := range domains {
@@ -214,6 +215,10 @@ func (sv *Service) add(s *Session) {
 }
 
 func (sv *Service) forget(s *Session, token string, stored bool) {
+	s.mu.Lock()
+	sid := s.carried.sid
+	s.mu.Unlock()
+	sv.forgetSid(sid)
 	sv.mu.Lock()
 	delete(sv.sessions, s.ord)
 	if token != "" {
@@ -223,6 +228,12 @@ func (sv *Service) forget(s *Session, token string, stored bool) {
 		sv.gone = append(sv.gone, s.ord)
 	}
 	sv.mu.Unlock()
+}
+
+func (sv *Service) forgetSid(sid string) {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	delete(sv.sids, sid)
 }
 
 func (sv *Service) byToken(token string) *Session {

@@ -58,6 +58,8 @@ type Session struct {
 	settling bool   // in the service's list of sessions that wait for the journal
 	detached time.Time
 	expiry   *time.Timer // of a detached session
+	carried  carried     // what the transport noted
+	earlier  uint64      // inbound stanzas from before XEP-0198 was enabled
 	unproved []stanza.ID // acknowledged while it was not known whether the client sends receipts
 
 	presence   *stanza.Stanza // last broadcast, nil while unavailable
@@ -213,6 +215,7 @@ func (s *Session) provedByAck(id stanza.ID) (stored bool) {
 func (s *Session) stateLocked() *journal.Session {
 	r := &journal.Session{
 		Ord: s.ord, Addr: s.addr, Token: s.token, Managed: s.managed, Base: s.base, Max: s.max,
+		Sid: s.carried.sid, Linger: s.carried.linger, Carried: s.carried.state, Earlier: s.earlier,
 		Priority: s.priority, Detached: s.detached, CreatedAt: s.created, Since: s.since, Taken: s.taken,
 	}
 	if s.presence != nil {

@@ -63,7 +63,9 @@ const (
 )
 
 // NewStream begins a stream on a transport.
-func (sv *Service) NewStream(t Transport, p Peer) Stream {
+func (sv *Service) NewStream(t Transport, p Peer) Stream { return sv.newStream(t, p) }
+
+func (sv *Service) newStream(t Transport, p Peer) *stream {
 	return &stream{sv: sv, transport: t, peer: p, log: sv.log, born: time.Now()}
 }
 

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"context"
 	"net/netip"
+	"time"
 
 	"holdfast/stanza"
 )
@@ -93,4 +95,25 @@ type Stream interface {
 	Authenticated() bool
 	// Lost says that the transport is gone. err is nil after a proper closing on both sides.
 	Lost(err error)
+}
+
+// CarriedStream is a Stream whose transport outlives its process.
+type CarriedStream interface {
+	Stream
+	Carrier
+}
+
+// Carrier is what a transport needs that is more than one connection (BOSH), so that it outlives its process: what it
+// notes is stored with the session. Its methods may be called from any goroutine, and with locks of the transport held
+// that Transport's methods do not take.
+type Carrier interface {
+	// Keep notes, once a session is bound, what another process needs to go on with the transport, which the client knows
+	// as sid and comes back to within linger. It is in the journal, in the order of the calls, when Keep returns.
+	Keep(sid string, state []byte, linger time.Duration)
+	// Settle returns when what was handled and kept before can't be lost any more (contract 1). Nothing may be locked.
+	Settle(ctx context.Context) error
+	// Handled is how many stanzas of the client the session has taken up since it was bound.
+	Handled() uint64
+	// Again appends the frames of the places (from, to] of Batch.Mark that the peer has not proved to have.
+	Again(frames [][]byte, from, to uint64) [][]byte
 }

@@ -35,6 +35,8 @@ const (
 	KindForward Kind = 10
 	// KindTaken is a user whom another node handed over, with all sessions.
 	KindTaken Kind = 11
+	// KindCarried is what the transport of a session noted, replacing what it noted before.
+	KindCarried Kind = 12
 )
 
 // Target is one outbox that a stanza entered, and its place there.
@@ -85,7 +87,14 @@ type Session struct {
 	Detached  time.Time // zero while attached
 	Since     stanza.ID // made when the session began to get messages to the bare address
 	CreatedAt time.Time
+	Sid       string        // what the client knows its transport as, if that outlives its process
+	Linger    time.Duration // how long the client may take to come back to it
+	Carried   []byte        // what the transport noted
+	Earlier   uint64        // inbound stanzas from before XEP-0198 was enabled
 }
+
+// Unresumable says that what clients know of the session may differ from what is stored, so that it must end.
+func (r *Session) Unresumable() { r.Token, r.Sid = "", "" }
 
 var errShort = errors.New("journal: record too short")
 
@@ -237,7 +246,23 @@ func (r *Session) Append(dst []byte) []byte {
 	for _, a := range r.Directed {
 		dst = appendString(dst, a)
 	}
-	return dst
+	dst = binary.AppendUvarint(dst, r.Earlier)
+	dst = appendString(dst, r.Sid)
+	dst = binary.AppendUvarint(dst, uint64(r.Linger))
+	return appendString(dst, string(r.Carried))
+}
+
+// AppendCarried encodes the head of a KindCarried record, which the transport's note follows.
+func AppendCarried(dst []byte, session uint64) []byte {
+	return binary.LittleEndian.AppendUint64(dst, session)
+}
+
+// DecodeCarried reads a KindCarried record. The note does not refer to b.
+func DecodeCarried(b []byte) (session uint64, note []byte, err error) {
+	if len(b) < 8 {
+		return 0, nil, errShort
+	}
+	return binary.LittleEndian.Uint64(b), append([]byte(nil), b[8:]...), nil
 }
 
 // DecodeSession reads what Append wrote.
@@ -263,6 +288,14 @@ func DecodeSession(b []byte) (*Session, error) {
 	}
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
 		r.Directed = append(r.Directed, d.string())
+	}
+	if len(d.b) > 0 { // not in a record of an older gateway
+		r.Earlier = d.uvarint()
+		r.Sid = d.string()
+		r.Linger = time.Duration(d.uvarint())
+		if c := d.string(); c != "" {
+			r.Carried = []byte(c)
+		}
 	}
 	if d.err != nil {
 		return nil, d.err

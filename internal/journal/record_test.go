@@ -81,9 +81,14 @@ func sessionRecords() *rapid.Generator[*journal.Session] {
 			Base: rapid.Uint64().Draw(t, "base"), Max: time.Duration(rapid.Int64Range(0, 1<<62).Draw(t, "max")),
 			Priority: rapid.Int8().Draw(t, "priority"), Flags: rapid.Byte().Draw(t, "flags"),
 			Detached: instants().Draw(t, "detached"), CreatedAt: instants().Draw(t, "created"),
+			Sid: rapid.StringN(0, 40, 60).Draw(t, "sid"), Linger: time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "linger")),
+			Earlier: rapid.Uint64().Draw(t, "earlier"),
 		}
 		if p := rapid.SliceOf(rapid.Byte()).Draw(t, "presence"); len(p) > 0 {
 			s.Presence = p
+		}
+		if c := rapid.SliceOf(rapid.Byte()).Draw(t, "carried"); len(c) > 0 {
+			s.Carried = c
 		}
 		if d := rapid.SliceOfN(rapid.String(), 0, 4).Draw(t, "directed"); len(d) > 0 {
 			s.Directed = d

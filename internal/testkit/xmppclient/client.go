@@ -5,7 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
+	"maps"
 	"sync"
 	"time"
 )
@@ -15,6 +15,8 @@ type Config struct {
 	URL     string
 	Roots   *x509.CertPool // who signs the certificate of a wss URL
 	Account Account
+	// Dial makes the connections instead of URL and Roots.
+	Dial func(ctx context.Context) (*Conn, error)
 
 	OnStanza  func(*Element)           // every stanza that arrives, in order, after it was counted; from one goroutine
 	OnResumed func(took time.Duration) // every resumption: from <resume/> to <resumed/>
@@ -42,9 +44,10 @@ type Client struct {
 	online  bool
 	leaving bool // says good-bye on the next occasion
 	left    bool
-	changed chan struct{} // closed and replaced when online or queue changes
-	faults  []string
 	stats   Stats
+
+	changed Signal // when online or queue changes
+	faults  Faults
 }
 
 type outgoing struct{ id, xml string }
@@ -74,7 +77,10 @@ func New(cfg Config) *Client {
 	if cfg.Presence == "" {
 		cfg.Presence = "<presence xmlns='" + NSClient + "'/>"
 	}
-	return &Client{cfg: cfg, wake: make(chan struct{}, 1), changed: make(chan struct{}), stats: Stats{Ended: map[string]int{}}}
+	if cfg.Dial == nil {
+		cfg.Dial = func(ctx context.Context) (*Conn, error) { return DialTLS(ctx, cfg.URL, cfg.Roots) }
+	}
+	return &Client{cfg: cfg, wake: make(chan struct{}, 1), stats: Stats{Ended: map[string]int{}}}
 }
 
 // Send queues a stanza. id is what OnAck will say.
@@ -97,19 +103,12 @@ func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
-	s.Ended = map[string]int{}
-	for k, v := range c.stats.Ended {
-		s.Ended[k] = v
-	}
+	s.Ended = maps.Clone(s.Ended)
 	return s
 }
 
 // Faults lists where the server broke the rules.
-func (c *Client) Faults() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]string(nil), c.faults...)
-}
+func (c *Client) Faults() []string { return c.faults.List() }
 
 // Leave ends the session properly (RFC 7395 §3.6), on the connection there is or on the next one, and returns when the
 // server has agreed. Run ends then.
@@ -143,43 +142,13 @@ func (c *Client) Online() bool {
 // Await returns when cond holds. It is asked again whenever the client goes on- or offline or something is
 // acknowledged.
 func (c *Client) Await(ctx context.Context, cond func() bool) error {
-	for {
-		c.mu.Lock()
-		changed := c.changed
-		c.mu.Unlock()
-		if cond() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return c.changed.Await(ctx, cond)
 }
 
 func (c *Client) poke() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
-	}
-}
-
-func (c *Client) changedLocked() {
-	close(c.changed)
-	c.changed = make(chan struct{})
-}
-
-func (c *Client) fault(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.faultLocked(format, args...)
-}
-
-func (c *Client) faultLocked(format string, args ...any) {
-	// What is said again at every try is kept once.
-	if s := fmt.Sprintf(format, args...); len(c.faults) < 100 && !slices.Contains(c.faults, s) {
-		c.faults = append(c.faults, s)
 	}
 }
 
@@ -193,7 +162,7 @@ func (c *Client) Run(ctx context.Context) {
 		c.left = c.leaving && errors.Is(err, errClosed)
 		left := c.left
 		c.stats.Ended[how(err)]++
-		c.changedLocked()
+		c.changed.Notify()
 		c.mu.Unlock()
 		if left {
 			return

@@ -23,9 +23,19 @@ const (
 	NSSM      = "urn:xmpp:sm:3"
 )
 
-// Conn is one WebSocket connection. Writes may come from any goroutine, reads from one at a time.
+// Carrier carries whole elements both ways: a WebSocket, or the HTTP requests of a BOSH session. Writes may come from
+// any goroutine, reads from one at a time.
+type Carrier interface {
+	Write(ctx context.Context, frame string) error
+	Read(ctx context.Context) (*Element, error)
+	// Abort drops the connection without a word.
+	Abort()
+}
+
+// Conn is one connection. The stream on it begins with <open/> and ends with <close/> (RFC 7395), which a carrier of
+// another kind translates.
 type Conn struct {
-	ws *websocket.Conn
+	Carrier
 	// JID is the full address after Login or a binding.
 	JID string
 	// Features are the last ones that the server announced.
@@ -63,22 +73,25 @@ func DialOptions(ctx context.Context, url string, opts *websocket.DialOptions) (
 		return nil, resp, fmt.Errorf("xmppclient: %w", err)
 	}
 	ws.SetReadLimit(16 << 20)
-	return &Conn{ws: ws}, resp, nil
+	return &Conn{Carrier: frames{ws}}, resp, nil
 }
+
+// frames is the carrier that a WebSocket is.
+type frames struct{ ws *websocket.Conn }
 
 // Write sends one text message.
-func (c *Conn) Write(ctx context.Context, frame string) error {
-	return c.ws.Write(ctx, websocket.MessageText, []byte(frame))
+func (f frames) Write(ctx context.Context, frame string) error {
+	return f.ws.Write(ctx, websocket.MessageText, []byte(frame))
 }
 
-// WriteBinary sends one binary message.
+// WriteBinary sends one binary message. The connection has to be a WebSocket.
 func (c *Conn) WriteBinary(ctx context.Context, frame []byte) error {
-	return c.ws.Write(ctx, websocket.MessageBinary, frame)
+	return c.Carrier.(frames).ws.Write(ctx, websocket.MessageBinary, frame)
 }
 
-// WriteFragmented sends one text message in several frames (RFC 6455 §5.4).
+// WriteFragmented sends one text message in several frames (RFC 6455 §5.4). The connection has to be a WebSocket.
 func (c *Conn) WriteFragmented(ctx context.Context, parts ...string) error {
-	w, err := c.ws.Writer(ctx, websocket.MessageText)
+	w, err := c.Carrier.(frames).ws.Writer(ctx, websocket.MessageText)
 	if err != nil {
 		return err
 	}
@@ -91,8 +104,8 @@ func (c *Conn) WriteFragmented(ctx context.Context, parts ...string) error {
 }
 
 // Read returns the next element.
-func (c *Conn) Read(ctx context.Context) (*Element, error) {
-	kind, data, err := c.ws.Read(ctx)
+func (f frames) Read(ctx context.Context) (*Element, error) {
+	kind, data, err := f.ws.Read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +118,7 @@ func (c *Conn) Read(ctx context.Context) (*Element, error) {
 // Status is the status code of the close frame that ended the connection, -1 when it ended without.
 func Status(err error) int { return int(websocket.CloseStatus(err)) }
 
-// Abort drops the connection without a word.
-func (c *Conn) Abort() { _ = c.ws.CloseNow() }
+func (f frames) Abort() { _ = f.ws.CloseNow() }
 
 // Leave ends the stream and the connection properly (RFC 7395 §3.6).
 func (c *Conn) Leave(ctx context.Context) error {
@@ -122,7 +134,11 @@ func (c *Conn) Leave(ctx context.Context) error {
 			return err
 		}
 		if e.Is(NSFraming, "close") {
-			return c.ws.Close(websocket.StatusNormalClosure, "")
+			if f, ok := c.Carrier.(frames); ok {
+				return f.ws.Close(websocket.StatusNormalClosure, "")
+			}
+			c.Abort()
+			return nil
 		}
 	}
 }

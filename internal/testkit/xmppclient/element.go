@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Element is one element as it came in a frame.
+// Element is one element as it came in a frame, or in the body of an HTTP response.
 type Element struct {
 	Name     xml.Name
 	Attrs    []xml.Attr
@@ -119,7 +119,40 @@ func (e *Element) String() string {
 	if e.Raw != "" {
 		return e.Raw
 	}
-	return "<" + e.Name.Local + " xmlns='" + e.Name.Space + "'/>"
+	var b strings.Builder
+	e.render(&b, "")
+	return b.String()
+}
+
+// render writes e for a place where space is the default namespace. What the parser does not keep, the place of text
+// between children and the prefixes, is lost.
+func (e *Element) render(b *strings.Builder, space string) {
+	b.WriteString("<" + e.Name.Local)
+	if e.Name.Space != space {
+		b.WriteString(" xmlns='" + Escape(e.Name.Space) + "'")
+	}
+	for i, a := range e.Attrs {
+		name := a.Name.Local
+		switch {
+		case a.Name.Space == "xmlns", a.Name.Space == "" && name == "xmlns":
+			continue
+		case a.Name.Space == "http://www.w3.org/XML/1998/namespace":
+			name = "xml:" + name
+		case a.Name.Space != "":
+			fmt.Fprintf(b, " xmlns:n%d='%s'", i, Escape(a.Name.Space))
+			name = fmt.Sprintf("n%d:%s", i, name)
+		}
+		b.WriteString(" " + name + "='" + Escape(a.Value) + "'")
+	}
+	if e.Text == "" && len(e.Children) == 0 {
+		b.WriteString("/>")
+		return
+	}
+	b.WriteString(">" + Escape(e.Text))
+	for _, c := range e.Children {
+		c.render(b, e.Name.Space)
+	}
+	b.WriteString("</" + e.Name.Local + ">")
 }
 
 // Escape makes text fit for character data and attribute values.

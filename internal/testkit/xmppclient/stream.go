@@ -23,7 +23,7 @@ func (c *Client) connect(ctx context.Context) error {
 	defer cancel(nil)
 	negotiation, done := context.WithTimeoutCause(ctx, c.cfg.Patience, errDead)
 	defer done()
-	conn, err := DialTLS(negotiation, c.cfg.URL, c.cfg.Roots)
+	conn, err := c.cfg.Dial(negotiation)
 	if err != nil {
 		return cause(negotiation, err)
 	}
@@ -31,7 +31,7 @@ func (c *Client) connect(ctx context.Context) error {
 	if err := conn.Prepare(negotiation, c.cfg.Account); err != nil {
 		var refused Failure
 		if errors.As(err, &refused) {
-			c.fault("authentication was refused: %s", refused.Condition)
+			c.faults.Add("authentication was refused: %s", refused.Condition)
 		}
 		return cause(negotiation, err)
 	}
@@ -71,11 +71,11 @@ func (c *Client) begin(ctx context.Context, conn *Conn) error {
 		return err
 	}
 	if !e.Is(NSSM, "enabled") {
-		c.fault("%v in answer to <enable/>", e)
+		c.faults.Add("%v in answer to <enable/>", e)
 		return errProtocol
 	}
 	if r := e.Attr("resume"); r != "true" && r != "1" || e.Attr("id") == "" {
-		c.fault("the session cannot be resumed: %v", e)
+		c.faults.Add("the session cannot be resumed: %v", e)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,14 +103,14 @@ func (c *Client) resume(ctx context.Context, conn *Conn, token string, in uint32
 	switch {
 	case e.Is(NSSM, "resumed"):
 		if id := e.Attr("previd"); id != token {
-			c.fault("resumed %q where %q was asked for", id, token)
+			c.faults.Add("resumed %q where %q was asked for", id, token)
 		}
 		if c.cfg.OnResumed != nil {
 			c.cfg.OnResumed(time.Since(start))
 		}
 		h, err := strconv.ParseUint(e.Attr("h"), 10, 32)
 		if err != nil {
-			c.fault("no count in %v", e)
+			c.faults.Add("no count in %v", e)
 			return false, errProtocol
 		}
 		if err := c.count(uint32(h)); err != nil {
@@ -124,7 +124,7 @@ func (c *Client) resume(ctx context.Context, conn *Conn, token string, in uint32
 		return true, nil
 	case e.Is(NSSM, "failed"):
 		if h, err := strconv.ParseUint(e.Attr("h"), 10, 32); err != nil {
-			c.fault("a resumption failed without a count: %v", e)
+			c.faults.Add("a resumption failed without a count: %v", e)
 		} else if err := c.count(uint32(h)); err != nil {
 			return false, err
 		}
@@ -137,7 +137,7 @@ func (c *Client) resume(ctx context.Context, conn *Conn, token string, in uint32
 		}
 		return false, nil
 	}
-	c.fault("%v in answer to <resume/>", e)
+	c.faults.Add("%v in answer to <resume/>", e)
 	return false, errProtocol
 }
 
@@ -148,7 +148,7 @@ func (c *Client) onlineLocked() {
 		c.farewellLocked()
 	}
 	c.stats.Connected++
-	c.changedLocked()
+	c.changed.Notify()
 	c.poke()
 }
 
@@ -158,11 +158,11 @@ func (c *Client) count(h uint32) error {
 	n := h - c.acked // modulo 2^32
 	switch {
 	case n > 1<<31:
-		c.faultLocked("the count fell from %d to %d", c.acked, h)
+		c.faults.Add("the count fell from %d to %d", c.acked, h)
 		c.mu.Unlock()
 		return errProtocol
 	case int64(n) > int64(len(c.queue)):
-		c.faultLocked("the count rose from %d to %d, with %d stanzas waiting", c.acked, h, len(c.queue))
+		c.faults.Add("the count rose from %d to %d, with %d stanzas waiting", c.acked, h, len(c.queue))
 		c.mu.Unlock()
 		return errProtocol
 	}
@@ -171,7 +171,7 @@ func (c *Client) count(h uint32) error {
 	c.acked = h
 	c.sent = max(0, c.sent-int(n))
 	if n > 0 {
-		c.changedLocked()
+		c.changed.Notify()
 	}
 	c.mu.Unlock()
 	for _, o := range acked {
@@ -226,13 +226,13 @@ func (c *Client) read(ctx context.Context, conn *Conn, heard *atomic.Int64) erro
 		case e.Is(NSSM, "a"):
 			h, err := strconv.ParseUint(e.Attr("h"), 10, 32)
 			if err != nil {
-				c.fault("no count in %v", e)
+				c.faults.Add("no count in %v", e)
 				return errProtocol
 			}
 			c.mu.Lock()
 			beyond := int64(uint32(h)-c.acked) > int64(c.sent) && uint32(h)-c.acked <= 1<<31
 			if beyond {
-				c.faultLocked("%d acknowledged after %d, when %d more were sent on this connection", h, c.acked, c.sent)
+				c.faults.Add("%d acknowledged after %d, when %d more were sent on this connection", h, c.acked, c.sent)
 			}
 			c.mu.Unlock()
 			if err := c.count(uint32(h)); err != nil {
@@ -243,7 +243,7 @@ func (c *Client) read(ctx context.Context, conn *Conn, heard *atomic.Int64) erro
 		case e.Is(NSFraming, "close"):
 			return errClosed
 		default:
-			c.fault("%v in a session", e)
+			c.faults.Add("%v in a session", e)
 		}
 	}
 }
@@ -312,9 +312,12 @@ func (c *Client) put(ctx context.Context, conn *Conn, frame string) error {
 
 // how names an end in few words, for Stats.
 func how(err error) string {
+	var named interface{ How() string }
 	switch s := Status(err); {
 	case err == nil:
 		return "nothing"
+	case errors.As(err, &named):
+		return named.How()
 	case s >= 0:
 		return "status " + strconv.Itoa(s)
 	case errors.Is(err, errDead), errors.Is(err, errProtocol), errors.Is(err, context.Canceled):

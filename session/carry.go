@@ -62,12 +62,16 @@ func (s *Session) dropLocked() (sid string) {
 
 // Settle implements Carrier.
 func (st *stream) Settle(ctx context.Context) error {
+	if p := st.through.Load(); p != nil {
+		return p.settle(ctx)
+	}
 	s, j := st.session.Load(), st.sv.journal
 	if s == nil {
 		return nil
 	}
 	s.mu.Lock()
-	handled, settled := s.handled, s.settled == s.handled
+	counted := s.managed || s.carried.sid != ""
+	handled, settled := s.handled, counted && s.settled == s.handled
 	s.mu.Unlock()
 	if settled && j.Sendable() >= j.Appended() {
 		return nil

@@ -38,6 +38,8 @@ const (
 	opProved  // its client has everything up to a mark
 	opFrames  // what is to be written to it
 	opFinish  // it is to end
+	opSettle  // is what came over it settled?
+	opSettled // it is
 )
 
 // here reports whether a user is served by this node.

@@ -39,6 +39,8 @@ type proxy struct {
 	frames [][]byte
 	marks  []uint64 // with each frame
 	bytes  int
+	asked  uint64 // by settle
+	asking map[uint64]chan struct{}
 	ended  bool
 	broken bool // something was not sent, so nothing more is: the home must not get what came behind it
 }
@@ -139,6 +141,45 @@ func (p *proxy) take(b []byte) {
 		return
 	}
 	p.st.transport.Wake()
+}
+
+// settle returns when the home says that what went there before is settled.
+func (p *proxy) settle(ctx context.Context) error {
+	answered := make(chan struct{})
+	p.mu.Lock()
+	p.asked++
+	n := p.asked
+	if p.asking == nil {
+		p.asking = make(map[uint64]chan struct{})
+	}
+	p.asking[n] = answered
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.asking, n)
+		p.mu.Unlock()
+	}()
+	if !p.tell(opSettle, binary.LittleEndian.AppendUint64(nil, n)) {
+		return errProxyLost
+	}
+	select {
+	case <-answered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.sv.ctx.Done():
+		return p.sv.ctx.Err()
+	}
+}
+
+// settled takes the home's answer.
+func (p *proxy) settled(n uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ch := p.asking[n]; ch != nil {
+		delete(p.asking, n)
+		close(ch)
+	}
 }
 
 // end lets go of the connection.

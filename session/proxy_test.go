@@ -1,6 +1,8 @@
 package session
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -329,5 +331,34 @@ func TestDrainOfServedConnections(t *testing.T) {
 		m.rest()
 		c.finished(Broken)
 		m.rest()
+	})
+}
+
+// What a connection at another node sent counts as settled when the home's journal has it.
+func TestSettleServedThrough(t *testing.T) {
+	inMesh(t, 3, func(t *testing.T, m *mesh) {
+		_, far, romeo := through(m, false)
+		far.chat("romeo", "1")
+		done := make(chan error, 1)
+		go func() { done <- far.carrier().Settle(t.Context()) }()
+		m.rest()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("not settled when all is at rest")
+		}
+		romeo.want("message juliet/far 1")
+		// Without an answer it is not.
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- far.carrier().Settle(ctx) }()
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		far.cut()
+		m.noConnections()
 	})
 }

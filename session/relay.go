@@ -31,10 +31,12 @@ type relay struct {
 	last    *Finish // how it is to end, once all is sent
 }
 
-// relayed is one thing that came over the connection; a nil raw is its end.
+// relayed is one thing that came over the connection; a nil raw is its end, if it does not ask whether what came before
+// is settled.
 type relayed struct {
 	raw      []byte
 	properly bool
+	settle   []byte // which question
 }
 
 // proxied takes what nodes tell each other of served connections.
@@ -44,12 +46,16 @@ func (sv *Service) proxied(node string, user stanza.Addr, m Message) {
 	}
 	id, b := string(m.Payload[:proxyID]), append([]byte(nil), m.Payload[proxyID:]...)
 	switch m.Op {
-	case opFrames, opFinish:
+	case opFrames, opFinish, opSettled:
 		sv.mu.Lock()
 		p := sv.proxies[id]
 		sv.mu.Unlock()
 		switch {
 		case p == nil:
+		case m.Op == opSettled:
+			if len(b) == 8 {
+				p.settled(binary.LittleEndian.Uint64(b))
+			}
 		case m.Op == opFrames && len(b) == 0:
 			p.st.transport.Probe()
 		case m.Op == opFrames:
@@ -75,6 +81,10 @@ func (sv *Service) proxied(node string, user stanza.Addr, m Message) {
 	switch m.Op {
 	case opElement:
 		r.push(relayed{raw: b})
+	case opSettle:
+		if len(b) > 0 {
+			r.push(relayed{settle: b})
+		}
 	case opLost:
 		r.push(relayed{properly: len(b) == 1 && b[0] == 1})
 	case opProved:
@@ -143,6 +153,10 @@ func (r *relay) run() {
 		case <-r.over:
 			return
 		case x := <-r.in:
+			if x.settle != nil {
+				r.sv.loops.Go(func() { r.settle(x.settle) })
+				continue
+			}
 			if x.raw == nil {
 				if x.properly {
 					r.st.PeerClosed()
@@ -158,6 +172,14 @@ func (r *relay) run() {
 			r.st.Handle(&e)
 		}
 	}
+}
+
+// settle answers when what was handled by now is settled.
+func (r *relay) settle(question []byte) {
+	if err := r.st.Settle(r.sv.ctx); err != nil {
+		return // the process ends
+	}
+	r.sv.cluster.Tell(r.node, Message{Op: opSettled, User: r.user.String(), Payload: append([]byte(r.id), question...)})
 }
 
 // lose is the end of the connection.

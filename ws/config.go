@@ -3,12 +3,11 @@ package ws
 import (
 	"fmt"
 	"net/url"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"holdfast/internal/origin"
 	"holdfast/internal/proxy"
 )
 
@@ -74,10 +73,8 @@ func DefaultConfig() Config {
 
 // Validate reports the first setting that cannot be used, by its variable's name.
 func (c Config) Validate() error {
-	for _, o := range c.Origins {
-		if err := validOrigin(o); err != nil {
-			return fmt.Errorf("ORIGINS: %w", err)
-		}
+	if err := origin.Validate(c.Origins); err != nil {
+		return fmt.Errorf("ORIGINS: %w", err)
 	}
 	if c.PublicURL != "" {
 		u, err := url.Parse(c.PublicURL)
@@ -137,18 +134,4 @@ func compressionMode(s string) (websocket.CompressionMode, bool) {
 	default:
 		return 0, false
 	}
-}
-
-func validOrigin(pattern string) error {
-	if pattern == "" || strings.ContainsAny(pattern, " \t") {
-		return fmt.Errorf("%q is not a host, a scheme://host or *", pattern)
-	}
-	if _, err := path.Match(pattern, ""); err != nil {
-		return fmt.Errorf("%q: %w", pattern, err)
-	}
-	_, host, found := strings.Cut(pattern, "://")
-	if found && host == "" || strings.Contains(host, "/") || !found && strings.Contains(pattern, "/") {
-		return fmt.Errorf("%q is not a host, a scheme://host or *", pattern)
-	}
-	return nil
 }

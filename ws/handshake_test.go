@@ -162,7 +162,7 @@ func TestCaps(t *testing.T) {
 }
 
 func (h *harness) gateEmpty() bool {
-	open, authed := h.gate.counts()
+	open, authed := h.gate.Counts()
 	return open+authed == 0
 }
 

@@ -139,7 +139,7 @@ func TestMetrics(t *testing.T) {
 	other, os := h.open(t)
 	_ = other.CloseNow()
 	os.expect(t, lost(ErrLost))
-	for !func() bool { open, _ := h.gate.counts(); return open == 0 }() {
+	for !func() bool { open, _ := h.gate.Counts(); return open == 0 }() {
 		time.Sleep(time.Millisecond)
 	}
 	want := `

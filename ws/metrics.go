@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"holdfast/internal/admit"
 )
 
 // counter is on a cache line of its own: readers and writers of all connections add to it.
@@ -12,6 +14,14 @@ type counter struct {
 	atomic.Uint64
 	_ [56]byte
 }
+
+// Why a handshake was refused, as in the metric's label, besides the reasons of admit.
+const (
+	refusedDraining    = "draining"
+	refusedSubprotocol = "subprotocol"
+	refusedOrigin      = "origin"
+	refusedUpgrade     = "upgrade"
+)
 
 // metrics is what the transport counts. The hot path adds to plain atomics; Prometheus reads them when it scrapes.
 type metrics struct {
@@ -22,7 +32,7 @@ type metrics struct {
 	batches prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer, g *gate) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, g *admit.Gate) (*metrics, error) {
 	m := &metrics{}
 	const space, sub = "holdfast", "ws"
 	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -35,7 +45,7 @@ func newMetrics(reg prometheus.Registerer, g *gate) (*metrics, error) {
 		Namespace: space, Subsystem: sub, Name: "batch_frames", Help: "Frames written with one system call.",
 		Buckets: prometheus.ExponentialBuckets(1, 2, 9),
 	})
-	for _, r := range []string{refusedDraining, refusedSubprotocol, refusedOrigin, refusedConnections, refusedUnauth, refusedAddress, refusedUpgrade} {
+	for _, r := range []string{refusedDraining, refusedSubprotocol, refusedOrigin, string(admit.All), string(admit.Unauthenticated), string(admit.Address), refusedUpgrade} {
 		m.refused.WithLabelValues(r)
 	}
 	for e := range endings {
@@ -61,8 +71,8 @@ func newMetrics(reg prometheus.Registerer, g *gate) (*metrics, error) {
 		of("bytes_total", bytesHelp, "direction", "out", &m.bytesOut),
 		of("pings_total", pingsHelp, "result", "sent", &m.pingsSent),
 		of("pings_total", pingsHelp, "result", "answered", &m.pingsAnswered),
-		state("unauthenticated", func() int { open, _ := g.counts(); return open }),
-		state("authenticated", func() int { _, authed := g.counts(); return authed }),
+		state("unauthenticated", func() int { open, _ := g.Counts(); return open }),
+		state("authenticated", func() int { _, authed := g.Counts(); return authed }),
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("ws: metrics: %w", err)

@@ -18,6 +18,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"holdfast/internal/admit"
+	"holdfast/internal/origin"
 	"holdfast/internal/proxy"
 	"holdfast/session"
 	"holdfast/stanza"
@@ -32,9 +34,9 @@ type Server struct {
 	log       *slog.Logger
 	newStream func(session.Transport, session.Peer) session.Stream
 	trust     *proxy.Trust
-	origins   origins
+	origins   origin.Policy
 	squash    websocket.CompressionMode
-	gate      *gate
+	gate      *admit.Gate
 	met       *metrics
 	watch     *watch
 	squeezing atomic.Int64 // connections that hold compression state
@@ -57,8 +59,8 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer, newStream func
 	mode, _ := compressionMode(cfg.Compression)
 	s := &Server{
 		cfg: cfg, log: log, newStream: newStream, trust: trust, squash: mode,
-		origins: newOrigins(cfg.Origins),
-		gate:    &gate{maxAll: cfg.MaxConnections, maxOpen: cfg.MaxUnauthenticated, maxPerAddr: cfg.MaxUnauthenticatedPerAddr},
+		origins: origin.New(cfg.Origins),
+		gate:    &admit.Gate{MaxAll: cfg.MaxConnections, MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerAddr: cfg.MaxUnauthenticatedPerAddr},
 		watch:   newWatch(cfg),
 	}
 	if s.met, err = newMetrics(reg, s.gate); err != nil {
@@ -95,26 +97,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, refusedSubprotocol, http.StatusBadRequest, "the xmpp subprotocol is required")
 		return
 	}
-	if !s.origins.allow(r) {
+	if !s.origins.Allow(r) {
 		s.refuse(w, refusedOrigin, http.StatusForbidden, "origin not allowed")
 		return
 	}
 	client := s.trust.Client(r)
 	addr := netip.Addr{}
 	if client.Known {
-		addr = bucket(client.Addr)
+		addr = admit.Bucket(client.Addr)
 	}
-	switch reason := s.gate.enter(addr); reason {
+	switch reason := s.gate.Enter(addr); reason {
 	case "":
-	case refusedAddress:
-		s.refuse(w, reason, http.StatusTooManyRequests, "too many unauthenticated connections")
+	case admit.Address:
+		s.refuse(w, string(reason), http.StatusTooManyRequests, "too many unauthenticated connections")
 		return
 	default:
-		s.refuse(w, reason, http.StatusServiceUnavailable, "too many connections")
+		s.refuse(w, string(reason), http.StatusServiceUnavailable, "too many connections")
 		return
 	}
 	if err := s.accept(w, r, client, addr); err != nil {
-		s.gate.leave(addr, false)
+		s.gate.Leave(addr, false)
 		s.met.refused.WithLabelValues(refusedUpgrade).Inc()
 		s.log.Debug("websocket handshake failed", "error", err)
 	}
@@ -206,7 +208,7 @@ func (s *Server) holdCompression() bool {
 // remove forgets a connection that is closed.
 func (s *Server) remove(t *transport) {
 	s.watch.remove(t)
-	s.gate.leave(t.addr, t.authed.Load())
+	s.gate.Leave(t.addr, t.authed.Load())
 	if t.squash {
 		s.squeezing.Add(-1)
 	}

@@ -410,7 +410,7 @@ func TestSilentConnections(t *testing.T) {
 	if got := c.read(t); got != ping {
 		t.Errorf("got %q", got)
 	}
-	if open, _ := h.gate.counts(); open != 1001 {
+	if open, _ := h.gate.Counts(); open != 1001 {
 		t.Errorf("%d connections counted", open)
 	}
 }

@@ -148,7 +148,7 @@ func (t *transport) sayAuthenticated() bool {
 		return false
 	}
 	if t.authed.CompareAndSwap(false, true) {
-		t.srv.gate.authenticated(t.addr)
+		t.srv.gate.Authenticated(t.addr)
 	}
 	return true
 }

@@ -43,6 +43,8 @@ type gateway struct {
 	ords   atomic.Uint64
 	dead   atomic.Bool
 
+	names names
+
 	slow atomic.Int64 // nanoseconds that carrying out one message takes
 
 	mu     sync.Mutex // every user's lock

@@ -147,6 +147,8 @@ func (n *Node) own(from string, m Message) {
 		}
 	case opBuried:
 		n.divert(string(m.Payload))
+	case opCall, opTaken, opUnknown, opAnswer:
+		n.called(from, m)
 	}
 }
 

@@ -86,6 +86,8 @@ type Node struct {
 
 	queued atomic.Int64 // bytes that wait in links
 
+	calls calls
+
 	entries map[string]uint64 // by sender: number of the newest entry of the mailbox; owned by readMailbox
 
 	once sync.Once // of fenced
@@ -142,13 +144,15 @@ type Parts struct {
 	Journal  Journal
 	Receiver Receiver
 	Heir     Heir
+	// Callee answers the calls of other nodes; it may be nil.
+	Callee Callee
 	// Ords gives out numbers that name a link in the journal.
 	Ords func() uint64
 }
 
 // Start enters the cluster. The node's journal and mailbox are there already.
 func (n *Node) Start(ctx context.Context, p Parts) error {
-	n.journal, n.recv, n.heir, n.ords = p.Journal, p.Receiver, p.Heir, p.Ords
+	n.journal, n.recv, n.heir, n.ords, n.calls.callee = p.Journal, p.Receiver, p.Heir, p.Ords, p.Callee
 	if err := n.rdb.HSet(ctx, n.keys.Nodes(), n.id, "0").Err(); err != nil {
 		return fmt.Errorf("cluster: join: %w", err)
 	}

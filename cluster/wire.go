@@ -7,9 +7,13 @@ import (
 
 // The package's own messages.
 const (
-	opSync   uint8 = iota + 1 // answer when everything before is done
-	opSynced                  // the answer
-	opBuried                  // to oneself: a dead node's mailbox has been worked off
+	opSync    uint8 = iota + 1 // answer when everything before is done
+	opSynced                   // the answer
+	opBuried                   // to oneself: a dead node's mailbox has been worked off
+	opCall                     // who knows a name is to answer
+	opTaken                    // I do, and I will
+	opUnknown                  // I don't
+	opAnswer                   // the answer
 )
 
 // FirstOp is the first Message.Op that a Receiver may use.

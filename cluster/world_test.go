@@ -193,7 +193,7 @@ func (w *world) start() *gateway {
 
 func (g *gateway) enter() {
 	g.w.t.Helper()
-	must(g.w.t, g.node.Start(bg, Parts{Journal: g.j, Receiver: g, Heir: g, Ords: func() uint64 { return g.ords.Add(1) }}))
+	must(g.w.t, g.node.Start(bg, Parts{Journal: g.j, Receiver: g, Heir: g, Ords: func() uint64 { return g.ords.Add(1) }, Callee: &g.names}))
 }
 
 // starts makes n gateways that know each other.

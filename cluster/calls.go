@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A call is a question that one node can answer, and the caller need not know which one: whoever the name means something
+// to. It waits out the death of that node, and is answered by its heir then. Nothing of it is journaled: who calls must be
+// able to call again, and who answers must recognise what was asked before.
+
+// Callee answers the calls of other nodes. Its methods may be called from any goroutine.
+type Callee interface {
+	// Knows says whether a name means something here.
+	Knows(name string) Knowledge
+	// Answer answers a request about a name that is known. It may take its time; ctx ends with the node.
+	Answer(ctx context.Context, name string, request []byte) []byte
+}
+
+// Knowledge is what a node knows of a name.
+type Knowledge uint8
+
+const (
+	Unknown  Knowledge = iota
+	Known              // it answers
+	Leaving            // it has gone, or goes, to another node
+	maxCalls = 1 << 14 // that one node answers at a time
+)
+
+var (
+	// ErrNobody says that a name means nothing to any node.
+	ErrNobody = errors.New("cluster: no node knows the name")
+	// ErrHere says that it means something here, or does by now.
+	ErrHere = errors.New("cluster: this node knows the name")
+)
+
+const (
+	callAgain   = 30 * time.Millisecond // until all are asked, and asked again
+	callAtMost  = 250 * time.Millisecond
+	callTimeout = 20 * time.Second // to find who answers
+	callID      = 8
+)
+
+// calls are those that this node makes and those that it answers.
+type calls struct {
+	callee Callee
+
+	mu      sync.Mutex
+	last    uint64
+	made    map[uint64]*call
+	serving map[string]struct{} // by caller and its number
+}
+
+// call is one that was made.
+type call struct {
+	round   byte // of who does not know; guarded by calls.mu
+	replies chan reply
+}
+
+// reply is what a node says to a call.
+type reply struct {
+	from   string
+	op     uint8
+	round  byte
+	answer []byte
+}
+
+func (c *calls) begin() (uint64, *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made == nil {
+		c.made = make(map[uint64]*call)
+	}
+	c.last++
+	made := &call{replies: make(chan reply, 64)}
+	c.made[c.last] = made
+	return c.last, made
+}
+
+func (c *calls) end(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.made, id)
+}
+
+// Call has a request about a name answered by the node that knows it; first is where that is most likely. It fails with
+// ErrNobody, with ErrHere, or with ctx. Nothing may be locked.
+func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]byte, error) {
+	id, made := n.calls.begin()
+	defer n.calls.end(id)
+	give := time.NewTimer(callTimeout)
+	defer give.Stop()
+	payload := binary.LittleEndian.AppendUint64(nil, id)
+	payload = append(payload, 0)
+	payload = binary.AppendUvarint(payload, uint64(len(name)))
+	payload = append(append(payload, name...), request...)
+	for wait := callAgain; ; wait = min(2*wait, callAtMost) {
+		if n.calls.callee.Knows(name) == Known {
+			return nil, ErrHere
+		}
+		asked := n.Members()
+		if made.round == 0 && slices.Contains(asked, first) {
+			asked = []string{first}
+		}
+		made.round++
+		payload[callID] = made.round
+		for _, node := range asked {
+			n.Tell(node, Message{Op: opCall, Payload: slices.Clone(payload)})
+		}
+		answer, done, err := n.awaitReplies(ctx, made, asked, first, time.After(wait))
+		if done || err != nil {
+			return answer, err
+		}
+		select {
+		case <-give.C:
+			return nil, ErrNobody
+		default:
+		}
+	}
+}
+
+// awaitReplies waits until somebody has answered, nobody knows, or it is time to ask again.
+func (n *Node) awaitReplies(ctx context.Context, c *call, asked []string, first string, again <-chan time.Time) (answer []byte, done bool, err error) {
+	unknown := make(map[string]bool)
+	for {
+		if len(unknown) == len(asked) && !(len(asked) == 1 && asked[0] == first && c.round == 1) {
+			return nil, true, ErrNobody
+		}
+		select {
+		case r := <-c.replies:
+			switch {
+			case r.op == opAnswer:
+				return r.answer, true, nil
+			case r.op == opTaken:
+				return n.awaitAnswer(ctx, c, r.from)
+			case r.round == c.round && slices.Contains(asked, r.from):
+				unknown[r.from] = true
+			}
+		case <-again:
+			if slices.Contains(asked, first) && !unknown[first] {
+				n.run(func() { n.Suspect(n.ctx, first) })
+			}
+			return nil, false, nil
+		case <-ctx.Done():
+			return nil, true, ctx.Err()
+		}
+	}
+}
+
+// awaitAnswer waits for a node that has said that it answers, as long as it is there.
+func (n *Node) awaitAnswer(ctx context.Context, c *call, from string) (answer []byte, done bool, err error) {
+	for {
+		changed := n.AwaitChange()
+		if !n.isMember(from) {
+			return nil, false, nil
+		}
+		select {
+		case r := <-c.replies:
+			if r.op == opAnswer {
+				return r.answer, true, nil
+			}
+		case <-changed:
+		case <-ctx.Done():
+			return nil, true, ctx.Err()
+		}
+	}
+}
+
+// called takes what others say of calls, theirs and this node's.
+func (n *Node) called(from string, m Message) {
+	if len(m.Payload) < callID+1 {
+		return
+	}
+	if m.Op != opCall {
+		n.calls.mu.Lock()
+		made := n.calls.made[binary.LittleEndian.Uint64(m.Payload)]
+		n.calls.mu.Unlock()
+		if made == nil {
+			return
+		}
+		select {
+		case made.replies <- reply{from, m.Op, m.Payload[callID], slices.Clone(m.Payload[callID+1:])}:
+		default: // it is asked again
+		}
+		return
+	}
+	if n.calls.callee == nil {
+		return
+	}
+	size, at := binary.Uvarint(m.Payload[callID+1:])
+	rest := m.Payload[callID+1+max(at, 0):]
+	if at <= 0 || size > uint64(len(rest)) {
+		return
+	}
+	n.answerCall(from, slices.Clone(m.Payload[:callID+1]), string(rest[:size]), slices.Clone(rest[size:]))
+}
+
+// answerCall answers, in a goroutine of its own.
+func (n *Node) answerCall(from string, id []byte, name string, request []byte) {
+	key := from + string(id[:callID])
+	n.calls.mu.Lock()
+	_, again := n.calls.serving[key]
+	full := len(n.calls.serving) >= maxCalls
+	if !again && !full {
+		if n.calls.serving == nil {
+			n.calls.serving = make(map[string]struct{})
+		}
+		n.calls.serving[key] = struct{}{}
+	}
+	n.calls.mu.Unlock()
+	switch {
+	case again:
+		n.Tell(from, Message{Op: opTaken, Payload: id})
+		return
+	case full:
+		return
+	}
+	done := func() {
+		n.calls.mu.Lock()
+		defer n.calls.mu.Unlock()
+		delete(n.calls.serving, key)
+	}
+	if !n.run(func() {
+		defer done()
+		switch n.calls.callee.Knows(name) {
+		case Unknown:
+			n.Tell(from, Message{Op: opUnknown, Payload: id})
+		case Known:
+			n.Tell(from, Message{Op: opTaken, Payload: id})
+			answer := n.calls.callee.Answer(n.ctx, name, request)
+			n.Tell(from, Message{Op: opAnswer, Payload: append(id, answer...)})
+		case Leaving: // the heir answers
+		}
+	}) {
+		done()
+	}
+}

@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// names is a Callee: a table of what means something here.
+type names struct {
+	mu      sync.Mutex
+	known   map[string]Knowledge
+	asked   map[string]int
+	waiting chan struct{} // closed to let answers go out; nil when they need not wait
+}
+
+func (c *names) set(name string, k Knowledge) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known, c.asked = make(map[string]Knowledge), make(map[string]int)
+	}
+	c.known[name] = k
+}
+
+func (c *names) Knows(name string) Knowledge {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known[name]
+}
+
+func (c *names) Answer(ctx context.Context, name string, request []byte) []byte {
+	c.mu.Lock()
+	c.asked[name]++
+	waiting := c.waiting
+	c.mu.Unlock()
+	if waiting != nil {
+		select {
+		case <-waiting:
+		case <-ctx.Done():
+		}
+	}
+	return fmt.Appendf(nil, "%s: %s", name, request)
+}
+
+func (g *gateway) calls(ctx context.Context, name, first string) (string, error) {
+	answer, err := g.node.Call(ctx, name, first, []byte("?"))
+	return string(answer), err
+}
+
+// A call reaches who knows the name, wherever that is; what nobody knows fails.
+func TestCall(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		ctx := within(t)
+		all := w.starts(3)
+		all[1].names.set("one", Known)
+		for _, first := range []string{all[1].id, all[2].id, "gone", ""} {
+			if got, err := all[0].calls(ctx, "one", first); err != nil || got != "one: ?" {
+				t.Errorf("with %q first: %q, %v", first, got, err)
+			}
+		}
+		if _, err := all[1].calls(ctx, "one", ""); !errors.Is(err, ErrHere) {
+			t.Errorf("at the node itself: %v", err)
+		}
+		for _, first := range []string{all[1].id, all[2].id, "gone", all[0].id} {
+			if got, err := all[0].calls(ctx, "two", first); !errors.Is(err, ErrNobody) {
+				t.Errorf("nobody knows it, and with %q first: %q, %v", first, got, err)
+			}
+		}
+		if n := all[1].names.asked["one"]; n != 4 {
+			t.Errorf("answered %d times", n)
+		}
+		brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		all[2].names.set("slow", Known)
+		all[2].names.waiting = make(chan struct{})
+		if _, err := all[0].calls(brief, "slow", all[2].id); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a caller that goes away: %v", err)
+		}
+		close(all[2].names.waiting)
+	})
+}
+
+// One that leaves does not answer, and does not say no: its heir does.
+func TestCallWhileLeaving(t *testing.T) {
+	w := shared(t)
+	ctx := within(t)
+	all := w.starts(3)
+	all[1].names.set("one", Leaving)
+	got := make(chan string, 1)
+	go func() {
+		answer, err := all[0].calls(ctx, "one", all[1].id)
+		got <- fmt.Sprint(answer, err)
+	}()
+	select {
+	case answer := <-got:
+		t.Errorf("answered %q by a node that leaves", answer)
+	case <-time.After(2 * callAtMost):
+	}
+	all[2].names.set("one", Known)
+	if answer := <-got; answer != "one: ?<nil>" {
+		t.Errorf("got %q", answer)
+	}
+}
+
+// A call that a dead node had taken is answered by who knows the name then.
+func TestCallWhileNodeDies(t *testing.T) {
+	w := shared(t)
+	ctx := within(t)
+	all := w.starts(3)
+	all[1].names.set("one", Known)
+	all[1].names.waiting = make(chan struct{})
+	type result struct {
+		answer string
+		err    error
+	}
+	got := make(chan result, 1)
+	go func() {
+		answer, err := all[0].calls(ctx, "one", all[1].id)
+		got <- result{answer, err}
+	}()
+	w.await("it is taken", func() bool {
+		all[1].names.mu.Lock()
+		defer all[1].names.mu.Unlock()
+		return all[1].names.asked["one"] == 1
+	})
+	all[1].kill()
+	all[2].names.set("one", Known)
+	if r := <-got; r.err != nil || r.answer != "one: ?" {
+		t.Errorf("got %q, %v", r.answer, r.err)
+	}
+	close(all[1].names.waiting)
+	// And one that is asked of a node that is dead already.
+	all[2].names.set("two", Known)
+	if answer, err := all[0].calls(ctx, "two", all[1].id); err != nil || answer != "two: ?" {
+		t.Errorf("got %q, %v", answer, err)
+	}
+}

@@ -1,7 +1,6 @@
-// Package ws is the WebSocket transport: XMPP over RFC 6455 connections as RFC 7395 asks for, and the discovery
-// documents of XEP-0156 that point to it. It carries whole elements between a socket and a [session.Stream] and knows
-// no rules of XMPP beyond its framing: <open/> and <close/> (RFC 7395 §3.3 to §3.6), one element per text message, and
-// the limits that protect the process.
+// Package ws is the WebSocket transport: XMPP over RFC 6455 connections as RFC 7395 asks for. It carries whole elements
+// between a socket and a [session.Stream] and knows no rules of XMPP beyond its framing: <open/> and <close/> (RFC 7395
+// §3.3 to §3.6), one element per text message, and the limits that protect the process.
 //
 // # Who owns which goroutine
 //
@@ -21,5 +20,5 @@
 //   - What a peer can make us hold is bounded: one message up to its cap, one batch, one pong, one ping in flight, and
 //     the handshakes and unauthenticated connections by number.
 //
-// RFC 6455 §5 to §7, RFC 7395, RFC 7692 (permessage-deflate), XEP-0156.
+// RFC 6455 §5 to §7, RFC 7395, RFC 7692 (permessage-deflate).
 package ws

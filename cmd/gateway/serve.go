@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"holdfast/auth"
+	"holdfast/internal/hostmeta"
 	"holdfast/internal/journal"
 	"holdfast/internal/proxy"
 	"holdfast/internal/sqlx"
@@ -219,10 +220,7 @@ func (g *gateway) run(f func()) { g.background.Go(f) }
 
 // listen serves until ctx ends, and then sends the clients away.
 func (g *gateway) listen(ctx context.Context) error {
-	meta, err := ws.HostMeta(g.cfg.WS)
-	if err != nil {
-		return err
-	}
+	meta := hostmeta.New(g.trust, ws.Endpoint(g.cfg.WS))
 	mux := http.NewServeMux()
 	mux.Handle(ws.Path, g.ws)
 	mux.Handle("/.well-known/host-meta", meta)

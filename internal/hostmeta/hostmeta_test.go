@@ -1,4 +1,4 @@
-package ws
+package hostmeta_test
 
 import (
 	"crypto/tls"
@@ -8,7 +8,24 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"holdfast/internal/hostmeta"
+	"holdfast/internal/proxy"
 )
+
+var (
+	websocket = hostmeta.Entry{Rel: "urn:xmpp:alt-connections:websocket", Plain: "ws", TLS: "wss", Path: "/xmpp-websocket"}
+	bosh      = hostmeta.Entry{Rel: "urn:xmpp:alt-connections:xbosh", Plain: "http", TLS: "https", Path: "/http-bind"}
+)
+
+func handler(t *testing.T, entries ...hostmeta.Entry) http.Handler {
+	t.Helper()
+	trust, err := proxy.New(proxy.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hostmeta.New(trust, entries...)
+}
 
 // XEP-0156 §4 and §5.
 func TestHostMeta(t *testing.T) {
@@ -28,12 +45,9 @@ func TestHostMeta(t *testing.T) {
 		{"set", "wss://public.example/ws?a=1&b=2", "192.0.2.1:1", false, "", "wss://public.example/ws?a=1&b=2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := DefaultConfig()
-			cfg.PublicURL = tt.url
-			h, err := HostMeta(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			entry := websocket
+			entry.Public = tt.url
+			h := handler(t, entry, bosh)
 			get := func(path string) *httptest.ResponseRecorder {
 				r := httptest.NewRequest(http.MethodGet, path, nil)
 				r.Host, r.RemoteAddr = "chat.example:5280", tt.remote
@@ -57,7 +71,7 @@ func TestHostMeta(t *testing.T) {
 				} `json:"links" xml:"http://docs.oasis-open.org/ns/xri/xrd-1.0 Link"`
 			}
 			check := func(what string, l links) {
-				if len(l.Links) != 1 || l.Links[0].Rel != "urn:xmpp:alt-connections:websocket" || l.Links[0].Href != tt.want {
+				if len(l.Links) != 2 || l.Links[1].Rel != bosh.Rel || !strings.HasPrefix(l.Links[1].Href, "http") || l.Links[0].Rel != "urn:xmpp:alt-connections:websocket" || l.Links[0].Href != tt.want {
 					t.Errorf("%s: got %+v, want %s", what, l, tt.want)
 				}
 			}
@@ -78,10 +92,7 @@ func TestHostMeta(t *testing.T) {
 
 // A host that is markup stays text.
 func TestHostMetaEscapes(t *testing.T) {
-	h, err := HostMeta(DefaultConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := handler(t, websocket)
 	for _, path := range []string{"/.well-known/host-meta", "/.well-known/host-meta.json"} {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
 		r.Host = `x"><y a="`
@@ -94,10 +105,7 @@ func TestHostMetaEscapes(t *testing.T) {
 }
 
 func TestHostMetaMethods(t *testing.T) {
-	h, err := HostMeta(DefaultConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := handler(t, websocket)
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/.well-known/host-meta", nil))
 	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") == "" {

@@ -142,6 +142,13 @@ func (sv *Service) Continue(
 	return st, handled, true
 }
 
+// Carries reports whether there is a session for Continue.
+func (sv *Service) Carries(sid string) bool {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return sv.sids[sid] != nil
+}
+
 func (s *Session) goOn(sid string, attach func(state []byte) (Transport, Peer, uint64, error)) (*stream, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -82,6 +82,9 @@ func TestContinueAfterKill(t *testing.T) {
 			romeo.send(chat("juliet@capulet.example/a", "again"))
 			handled := romeo.carrier().Handled()
 			w.kill(d)
+			if !w.sv.Carries("sid") || w.sv.Carries("dis") {
+				t.Error("it does not know what it carries")
+			}
 			again, h := w.goesOn("sid", "second", sent)
 			if h != handled || managed && h != 3 || !managed && h != 2 {
 				t.Errorf("%d handled, before it were %d", h, handled)

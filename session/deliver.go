@@ -238,11 +238,29 @@ func (sv *Service) sendTo(to stanza.Addr, st *stanza.Stanza) {
 	if !sv.Local(to) {
 		return
 	}
-	if !sv.here(to.Bare()) {
-		sv.errands.add(errand{user: to.Bare(), op: opReply, st: st, kept: true})
+	if !sv.here(to.Bare()) && sv.sendElsewhere(to.Bare(), st) {
 		return
 	}
 	sv.sendHere(to, st)
+}
+
+// sendElsewhere journals a stanza of the gateway's own for a user of another node, in the moment in which what it tells
+// of is journaled too. It reports false when the user is here after all.
+func (sv *Service) sendElsewhere(user stanza.Addr, st *stanza.Stanza) bool {
+	m := Message{Op: opReply, Payload: st.Raw()}
+	node, err := sv.cluster.Forward(user, m, Origin{Passed: true})
+	if errors.Is(err, ErrUnlocated) {
+		// Where the user is can be asked for only with nothing locked.
+		var parked bool
+		if parked, err = sv.parkLocked(user, m, Origin{Passed: true}); err == nil && !parked {
+			sv.errands.add(errand{user: user, op: opReply, st: st, kept: true})
+		}
+		node = ""
+	}
+	if err != nil {
+		sv.log.Error("stanza not forwarded", "error", err)
+	}
+	return node != sv.cluster.ID()
 }
 
 func (sv *Service) sendHere(to stanza.Addr, st *stanza.Stanza) {

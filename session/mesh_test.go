@@ -402,6 +402,21 @@ func (j *fakeJournal) kinds() map[journal.Kind]int {
 	return all
 }
 
+// handled counts the records that say that an inbound stanza of a session, or a link, came to nothing else.
+func (j *fakeJournal) handled(ord uint64) (n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, r := range j.records {
+		if r.kind != journal.KindHandled {
+			continue
+		}
+		if of, _, err := journal.DecodeCount(r.b); err == nil && of == ord {
+			n++
+		}
+	}
+	return n
+}
+
 // sessionsOf lists a user's sessions at a node.
 func (n *node) sessionsOf(user string) (all []*Session) {
 	n.sv.router.Each(addr(user), func(s *Session) { all = append(all, s) })

@@ -197,22 +197,30 @@ type parker interface {
 // putAside parks a message that a store which is away cannot take, so that those for others need not wait for it.
 // Later ones for the same user go behind it.
 func (sv *Service) putAside(p *Session, user stanza.Addr, m Message) (bool, error) {
+	sv.enter()
+	defer sv.leave()
+	parked, err := sv.parkLocked(user, Message{Op: m.Op, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq, Passed: true})
+	if parked && err == nil {
+		p.done(m.Seq)
+		sv.metrics.parked.Inc()
+	}
+	return parked, err
+}
+
+// parkLocked has a message carried out here, later. The caller has entered.
+func (sv *Service) parkLocked(user stanza.Addr, m Message, o Origin) (bool, error) {
 	lot, ok := sv.cluster.(parker)
 	if !ok {
 		return false, nil
 	}
-	sv.enter()
-	defer sv.leave()
 	sv.mu.Lock()
 	sv.parkedFor[user]++ // before it can be carried out
 	sv.mu.Unlock()
-	parked, err := lot.Park(user, Message{Op: m.Op, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq, Passed: true})
+	parked, err := lot.Park(user, m, o)
 	if !parked || err != nil {
 		sv.unparked(user)
 		return false, err
 	}
-	p.done(m.Seq)
-	sv.metrics.parked.Inc()
 	return true, nil
 }
 
@@ -316,12 +324,6 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 	case opAccount:
 		return sv.atHome(p, user, m, func() error { return sv.account(p, st) })
 	case opReply:
-		if !sv.here(user) {
-			if _, known := sv.cluster.Where(user); !known {
-				sv.errands.add(errand{user: user, op: opReply, st: st, kept: true})
-				return nil
-			}
-		}
 		return sv.atHome(p, user, m, func() error { sv.sendHere(st.To, st); return nil })
 	}
 	sv.log.Error("message of another node not understood", "op", m.Op)

@@ -460,8 +460,8 @@ func TestCertainDeath(t *testing.T) {
 		return true
 	})
 	a.node.mu.Lock()
-	a.node.members[fresh.id].moved = time.Now().Add(time.Minute)
-	a.node.members[old.id].moved = time.Now().Add(-time.Minute)
+	a.node.members[fresh.id].heard = time.Now().Add(time.Minute)
+	a.node.members[old.id].heard = time.Now().Add(-time.Minute)
 	a.node.mu.Unlock()
 	a.node.Suspect(ctx, fresh.id)
 	w.goneFrom(fresh, a)

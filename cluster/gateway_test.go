@@ -362,11 +362,24 @@ func (g *gateway) takeOver(p *peer, user stanza.Addr, m Message, o Origin) error
 func (g *gateway) pin(user stanza.Addr, from string) {
 	for g.ctx.Err() == nil {
 		if g.j.Settle(g.ctx) == nil {
-			if !g.node.Here(user) || g.node.Pin(g.ctx, user, from) == nil || !g.node.Here(user) {
+			if !g.node.Here(user) {
+				return
+			}
+			if g.node.Pin(g.ctx, user, from) == nil || !g.node.Here(user) {
+				g.unpinWithoutSession(user)
 				return
 			}
 		}
 		g.pause(2 * time.Millisecond)
+	}
+}
+
+// unpinWithoutSession is for a session that ended while its user was pinned.
+func (g *gateway) unpinWithoutSession(user stanza.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.users[user]; p != nil && !p.Session {
+		g.node.Unpin(user)
 	}
 }
 

@@ -91,7 +91,7 @@ func (n *Node) look(all []string, now time.Time) {
 			m.beat, m.adopting, m.certain = beat, true, true
 			n.queueAdoptionLocked(name, m)
 		case m.beat != beat:
-			m.beat, m.moved, m.certain = beat, now, false
+			m.beat, m.moved, m.heard, m.certain = beat, now, now, false
 		case blind:
 			// While Redis did not answer nobody can have shown anything, and not all find it again at the same time.
 			m.moved = now.Add(n.cfg.Lease)
@@ -293,7 +293,7 @@ func (n *Node) Suspect(ctx context.Context, node string) {
 		n.log.Warn("node is gone", "dead", node)
 		// Its connection to Redis stood until just now, with answers on it: had it lost Redis in another way, and gone
 		// on without, its beat would have been missed.
-		m.adopting, m.certain = true, time.Since(m.moved) < 2*n.cfg.Beat
+		m.adopting, m.certain = true, time.Since(m.heard) < 2*n.cfg.Beat
 		n.queueAdoptionLocked(node, m)
 	}
 }

@@ -110,7 +110,8 @@ type Node struct {
 // member is another node as it looks from here.
 type member struct {
 	beat     string
-	moved    time.Time // when beat last changed
+	moved    time.Time // when beat last changed, or would have been seen to
+	heard    time.Time // when it did
 	adopting bool      // in Node.adopt or being adopted
 	left     time.Time // when it was last left to another node to adopt
 

@@ -1,0 +1,113 @@
+package bosh
+
+import (
+	"context"
+)
+
+// serve answers a request of a session that is known.
+func (t *transport) serve(ctx context.Context, c *call) {
+	if t.peer.Secure && !c.peer.Secure {
+		// Ending the session over it would let everybody do so who saw the sid (XEP-0124 §18.1).
+		c.aborted = true
+		return
+	}
+	w := t.srv.waiters.Get().(*waiter)
+	defer t.srv.waiters.Put(w)
+	rid := c.body.rid
+	what, cond := t.arrive(w, &c.body)
+	if what == mine {
+		if t.turn(w, rid) {
+			what, cond = t.take(c)
+		} else {
+			what = gone
+		}
+	}
+	c.release()
+	switch what {
+	case broken:
+		c.answer(&response{kind: terminate, cond: cond}, t.legacy, t.content)
+	case gone:
+		t.sayGone(c, rid)
+	default:
+		t.await(ctx, w, rid, c)
+	}
+}
+
+// sayGone answers a request that met the end of its session: what it was given when the session ended, or else what
+// a request gets that comes later.
+func (t *transport) sayGone(c *call, rid uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.at(rid); s != nil && s.state == answered {
+		c.answer(&s.resp, t.legacy, t.content)
+		return
+	}
+	r := response{kind: terminate, cond: itemNotFound}
+	switch t.why {
+	case endBroken, endRestarting, endServer:
+		r = response{kind: unavailable}
+	}
+	c.answer(&r, t.legacy, t.content)
+}
+
+// await holds a request until its response is there, or its connection is gone.
+func (t *transport) await(ctx context.Context, w *waiter, rid uint64, c *call) {
+	for woken := false; ; woken = true {
+		t.mu.Lock()
+		if woken {
+			t.pump()
+		}
+		s := t.at(rid)
+		switch {
+		case s == nil || s.live != w:
+			t.mu.Unlock()
+			c.answer(&response{kind: failure}, t.legacy, t.content)
+			return
+		case s.state == answered:
+			c.answer(&s.resp, t.legacy, t.content)
+			s.live = nil
+			t.mu.Unlock()
+			if t.stream.Settle(ctx) != nil {
+				c.unsettled(ctx)
+			}
+			return
+		}
+		t.mu.Unlock()
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+			t.detach(w, rid)
+			c.aborted = true
+			return
+		}
+	}
+}
+
+// unsettled takes an answer back that would promise too much (contract 1). It is kept for when the client asks again.
+func (c *call) unsettled(ctx context.Context) {
+	if ctx.Err() != nil {
+		c.aborted = true
+		return
+	}
+	c.answer(&response{kind: unavailable}, false, textXML)
+}
+
+// detach notes that a connection is gone. The request stays, for the client to ask again.
+func (t *transport) detach(w *waiter, rid uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.at(rid); s != nil && s.live == w {
+		s.live = nil
+		t.touched = t.srv.watch.time()
+	}
+	t.pump() // what woke us may have been for another request
+}
+
+// reject ends the session for a request that could not be read. With keys it is not believed to be the client's.
+func (t *transport) reject() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over && !t.keys.used() {
+		t.violation("", badRequest)
+	}
+}

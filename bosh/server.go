@@ -150,7 +150,10 @@ func (s *Server) refuseAll() {
 // and Close end the Server; it cannot be used afterwards.
 func (s *Server) Drain(ctx context.Context) error {
 	s.refuseAll()
-	s.watch.each(func(t *transport) { t.Finish(session.Restarting) })
+	s.watch.each(func(t *transport) {
+		t.Finish(session.Restarting)
+		go t.stopWaiting()
+	})
 	gone := make(chan struct{})
 	go func() {
 		s.wg.Wait()

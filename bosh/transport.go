@@ -156,6 +156,16 @@ func (t *transport) finishNow() {
 	}
 }
 
+// stopWaiting ends a session that waits for a request to tell its end to.
+func (t *transport) stopWaiting() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over && !t.handling && t.finish.Load() == uint32(session.Closed)+1 && t.held() == nil {
+		t.answerAll(response{kind: terminate}, response{kind: terminate})
+		t.endLocked(endClosed)
+	}
+}
+
 // endLocked takes the session out of the world. The caller has seen to the open requests.
 func (t *transport) endLocked(why ending) {
 	if t.over {

@@ -138,6 +138,23 @@ func TestResumedElsewhere(t *testing.T) {
 	w.gone("sid")
 }
 
+// At the end of the process a kept transport is asked to leave its session to the next one.
+func TestDrainLeavesKept(t *testing.T) {
+	w := newWorld(t)
+	defer w.stop()
+	w.cfg.DrainSpread = 0
+	romeo, juliet := w.bound("romeo/b"), w.bound("juliet/a")
+	romeo.carrier().Keep("sid", []byte("x"), time.Minute)
+	w.sv.Drain(t.Context())
+	if !slices.Equal(romeo.wire.finished, []Finish{Restarting}) || !slices.Equal(juliet.wire.finished, []Finish{Closed}) {
+		t.Errorf("finished with %v and %v", romeo.wire.finished, juliet.wire.finished)
+	}
+	romeo.stream.Lost(errors.New("restarting"))
+	d := newDisk()
+	w.kill(d)
+	w.goesOn("sid", "x", 0)
+}
+
 // Nothing is kept before binding, nor for a stream that has lost its session.
 func TestKeepWithoutSession(t *testing.T) {
 	w := newWorld(t)

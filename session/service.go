@@ -169,7 +169,7 @@ func (sv *Service) Drain(ctx context.Context) {
 	}
 	for _, s := range all {
 		s.mu.Lock()
-		st, resumable := s.stream, s.token != ""
+		st, resumable := s.stream, s.patienceLocked() > 0
 		s.mu.Unlock()
 		if st == nil {
 			continue

@@ -80,7 +80,7 @@ func (m *member) packetCache(node string) packetcache.Store {
 func (m *member) start(ctx context.Context, g *gateway) error {
 	defer m.started.Store(true)
 	return m.node.Start(ctx, cluster.Parts{
-		Journal: m.store, Receiver: receiver{g.sessions}, Ords: g.sessions.NextOrd,
+		Journal: m.store, Receiver: receiver{g.sessions}, Ords: g.sessions.NextOrd, Callee: callee{g.bosh, g.sessions},
 		Heir: &heir{
 			store: m.store, kept: g.kept, sv: g.sessions, box: g.box, cache: g.cache, left: m.packetCache, node: m.node,
 			behind: g.behind(),

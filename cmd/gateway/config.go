@@ -14,6 +14,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"holdfast/auth"
+	"holdfast/bosh"
 	"holdfast/cluster"
 	"holdfast/internal/proxy"
 	"holdfast/internal/redisx"
@@ -32,7 +33,7 @@ const prefix = "HOLDFAST_"
 
 // Config is all that an operator sets. Each room owns its part.
 type Config struct {
-	Listen       string        `env:"LISTEN" desc:"address and port for clients: /xmpp-websocket and host-meta"`
+	Listen       string        `env:"LISTEN" desc:"address and port for clients: /xmpp-websocket, /http-bind and host-meta"`
 	AdminListen  string        `env:"ADMIN_LISTEN" desc:"address and port for /metrics, /healthz and /readyz; keep it private"`
 	Domains      []string      `env:"DOMAINS" desc:"comma-separated XMPP domains; the first is the default"`
 	TLSCert      string        `env:"TLS_CERT" desc:"file with the certificate chain (PEM), read again when it changes; empty: plain, behind a balancer"`
@@ -46,6 +47,7 @@ type Config struct {
 
 	Proxy       proxy.Config
 	WS          ws.Config
+	BOSH        bosh.Config
 	Auth        auth.Config
 	Session     session.Config
 	Receipts    receipts.Config
@@ -64,7 +66,7 @@ func defaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:5280", AdminListen: "127.0.0.1:9280", Domains: []string{"localhost"},
 		DrainTimeout: 20 * time.Second, LogFormat: "text",
-		Proxy: proxy.DefaultConfig(), WS: ws.DefaultConfig(), Auth: auth.DefaultConfig(), Session: session.DefaultConfig(),
+		Proxy: proxy.DefaultConfig(), WS: ws.DefaultConfig(), BOSH: bosh.DefaultConfig(), Auth: auth.DefaultConfig(), Session: session.DefaultConfig(),
 		Receipts: receipts.DefaultConfig(), PacketCache: packetcache.DefaultConfig(), Offline: offline.DefaultConfig(),
 		Roster: roster.DefaultConfig(), Resume: resume.DefaultConfig(),
 		ResumeRedis: resume.DefaultRedisConfig(), Redis: redisx.DefaultConfig(), Cluster: cluster.DefaultConfig(), SQLite: sqlx.DefaultConfig(),
@@ -131,7 +133,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf(prefix+"READY_DELAY: %v is negative", c.ReadyDelay)
 	}
 	for _, part := range []interface{ Validate() error }{
-		c.Proxy, c.WS, c.Auth, c.Session, c.Receipts, c.PacketCache, c.Offline, c.Roster, c.Resume, c.ResumeRedis, c.Redis, c.Cluster,
+		c.Proxy, c.WS, c.BOSH, c.Auth, c.Session, c.Receipts, c.PacketCache, c.Offline, c.Roster, c.Resume, c.ResumeRedis, c.Redis, c.Cluster,
 		c.SQLite, c.DatabaseURL, c.postgres(),
 	} {
 		if err := part.Validate(); err != nil {
@@ -141,6 +143,10 @@ func (c *Config) validate() error {
 	if most := c.largestMessage(); c.WS.MaxMessage > most || most <= 0 {
 		return fmt.Errorf(prefix+"WS_MAX_MESSAGE: %d does not fit into a journal segment; at most %d with "+prefix+"JOURNAL_SEGMENT=%d",
 			c.WS.MaxMessage, max(most, 0), c.Resume.Segment)
+	}
+	if most := c.largestMessage(); c.BOSH.MaxBody > most {
+		return fmt.Errorf(prefix+"BOSH_MAX_BODY: %d does not fit into a journal segment; at most %d with "+prefix+"JOURNAL_SEGMENT=%d",
+			c.BOSH.MaxBody, most, c.Resume.Segment)
 	}
 	return nil
 }

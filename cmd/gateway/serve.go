@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"holdfast/auth"
+	"holdfast/bosh"
 	"holdfast/internal/hostmeta"
 	"holdfast/internal/journal"
 	"holdfast/internal/proxy"
@@ -44,6 +45,7 @@ type gateway struct {
 	auth     *auth.Service
 	sessions *session.Service
 	ws       *ws.Server
+	bosh     *bosh.Server
 	trust    *proxy.Trust
 
 	// restored: everything that an earlier process left is in the rooms. Before that no checkpoint may be made, or
@@ -189,6 +191,9 @@ func (g *gateway) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := g.openBOSH(log, reg); err != nil {
+		return err
+	}
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
@@ -220,9 +225,10 @@ func (g *gateway) run(f func()) { g.background.Go(f) }
 
 // listen serves until ctx ends, and then sends the clients away.
 func (g *gateway) listen(ctx context.Context) error {
-	meta := hostmeta.New(g.trust, ws.Endpoint(g.cfg.WS))
+	meta := hostmeta.New(g.trust, ws.Endpoint(g.cfg.WS), bosh.Endpoint(g.cfg.BOSH))
 	mux := http.NewServeMux()
 	mux.Handle(ws.Path, g.ws)
+	mux.Handle(bosh.Path, g.bosh)
 	mux.Handle("/.well-known/host-meta", meta)
 	mux.Handle("/.well-known/host-meta.json", meta)
 	clients, err := g.clientListener()
@@ -288,8 +294,9 @@ func (g *gateway) drain(front *http.Server) error {
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = front.Shutdown(ctx) }) // what it could not wait for, ws drops
+	g.bosh.Refuse()
 	g.sessions.Drain(ctx)
-	if err := g.ws.Drain(ctx); err != nil {
+	if err := errors.Join(g.ws.Drain(ctx), g.bosh.Drain(ctx)); err != nil {
 		g.log.Warn("some connections were dropped", "error", err)
 	}
 	wg.Wait()
@@ -306,6 +313,11 @@ func (g *gateway) close() error {
 	if g.ws != nil {
 		if err := within(ctx, g.ws.Close); err != nil {
 			errs = append(errs, fmt.Errorf("connections: %w", err))
+		}
+	}
+	if g.bosh != nil {
+		if err := within(ctx, g.bosh.Close); err != nil {
+			errs = append(errs, fmt.Errorf("BOSH sessions: %w", err))
 		}
 	}
 	switch {

@@ -56,4 +56,6 @@ func (c callee) Knows(sid string) cluster.Knowledge {
 	return cluster.Unknown
 }
 
-func (c callee) Answer(ctx context.Context, _ string, request []byte) []byte { return c.srv.Serve(ctx, request) }
+func (c callee) Answer(ctx context.Context, _ string, request []byte) []byte {
+	return c.srv.Serve(ctx, request)
+}

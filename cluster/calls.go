@@ -29,6 +29,7 @@ const (
 	Known              // it answers
 	Leaving            // it has gone, or goes, to another node
 	maxCalls = 1 << 14 // that one node answers at a time
+	maxFound = 1 << 16 // names of which it is remembered who knows them
 )
 
 var (
@@ -51,6 +52,7 @@ type calls struct {
 
 	mu      sync.Mutex
 	last    uint64
+	found   map[string]string // by name: the node that answered last
 	made    map[uint64]*call
 	serving map[string]struct{} // by caller and its number
 }
@@ -69,16 +71,34 @@ type reply struct {
 	answer []byte
 }
 
-func (c *calls) begin() (uint64, *call) {
+// begin makes a call, and returns where it is most likely answered.
+func (c *calls) begin(name, first string) (id uint64, made *call, likely string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if node, known := c.found[name]; known {
+		first = node
+	}
 	if c.made == nil {
 		c.made = make(map[uint64]*call)
 	}
 	c.last++
-	made := &call{replies: make(chan reply, 64)}
+	made = &call{replies: make(chan reply, 64)}
 	c.made[c.last] = made
-	return c.last, made
+	return c.last, made, first
+}
+
+// foundAt remembers who answered, or forgets it.
+func (c *calls) foundAt(name, node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if node == "" {
+		delete(c.found, name)
+		return
+	}
+	if c.found == nil || len(c.found) >= maxFound {
+		c.found = make(map[string]string)
+	}
+	c.found[name] = node
 }
 
 func (c *calls) end(id uint64) {
@@ -90,7 +110,7 @@ func (c *calls) end(id uint64) {
 // Call has a request about a name answered by the node that knows it; first is where that is most likely. It fails with
 // ErrNobody, with ErrHere, or with ctx. Nothing may be locked.
 func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]byte, error) {
-	id, made := n.calls.begin()
+	id, made, first := n.calls.begin(name, first)
 	defer n.calls.end(id)
 	give := time.NewTimer(callTimeout)
 	defer give.Stop()
@@ -111,9 +131,16 @@ func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]
 		for _, node := range asked {
 			n.Tell(node, Message{Op: opCall, Payload: slices.Clone(payload)})
 		}
-		answer, done, err := n.awaitReplies(ctx, made, asked, first, time.After(wait))
-		if done || err != nil {
-			return answer, err
+		r, err := n.awaitReplies(ctx, made, asked, first, time.After(wait))
+		switch {
+		case errors.Is(err, ErrNobody):
+			n.calls.foundAt(name, "")
+			return nil, err
+		case err != nil:
+			return nil, err
+		case r != nil:
+			n.calls.foundAt(name, r.from)
+			return r.answer, nil
 		}
 		select {
 		case <-give.C:
@@ -123,18 +150,18 @@ func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]
 	}
 }
 
-// awaitReplies waits until somebody has answered, nobody knows, or it is time to ask again.
-func (n *Node) awaitReplies(ctx context.Context, c *call, asked []string, first string, again <-chan time.Time) (answer []byte, done bool, err error) {
+// awaitReplies waits until somebody has answered, nobody knows, or it is time to ask again: then there is no reply.
+func (n *Node) awaitReplies(ctx context.Context, c *call, asked []string, first string, again <-chan time.Time) (*reply, error) {
 	unknown := make(map[string]bool)
 	for {
 		if len(unknown) == len(asked) && !(len(asked) == 1 && asked[0] == first && c.round == 1) {
-			return nil, true, ErrNobody
+			return nil, ErrNobody
 		}
 		select {
 		case r := <-c.replies:
 			switch {
 			case r.op == opAnswer:
-				return r.answer, true, nil
+				return &r, nil
 			case r.op == opTaken:
 				return n.awaitAnswer(ctx, c, r.from)
 			case r.round == c.round && slices.Contains(asked, r.from):
@@ -144,28 +171,28 @@ func (n *Node) awaitReplies(ctx context.Context, c *call, asked []string, first 
 			if slices.Contains(asked, first) && !unknown[first] {
 				n.run(func() { n.Suspect(n.ctx, first) })
 			}
-			return nil, false, nil
+			return nil, nil //nolint:nilnil // neither an answer nor an error
 		case <-ctx.Done():
-			return nil, true, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
 
 // awaitAnswer waits for a node that has said that it answers, as long as it is there.
-func (n *Node) awaitAnswer(ctx context.Context, c *call, from string) (answer []byte, done bool, err error) {
+func (n *Node) awaitAnswer(ctx context.Context, c *call, from string) (*reply, error) {
 	for {
 		changed := n.AwaitChange()
 		if !n.isMember(from) {
-			return nil, false, nil
+			return nil, nil //nolint:nilnil // it is asked again
 		}
 		select {
 		case r := <-c.replies:
 			if r.op == opAnswer {
-				return r.answer, true, nil
+				return &r, nil
 			}
 		case <-changed:
 		case <-ctx.Done():
-			return nil, true, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }

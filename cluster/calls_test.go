@@ -14,6 +14,7 @@ type names struct {
 	mu      sync.Mutex
 	known   map[string]Knowledge
 	asked   map[string]int
+	looked  int // calls of Knows
 	waiting chan struct{} // closed to let answers go out; nil when they need not wait
 }
 
@@ -29,6 +30,7 @@ func (c *names) set(name string, k Knowledge) {
 func (c *names) Knows(name string) Knowledge {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.looked++
 	return c.known[name]
 }
 
@@ -62,6 +64,17 @@ func TestCall(t *testing.T) {
 				t.Errorf("with %q first: %q, %v", first, got, err)
 			}
 		}
+		all[2].names.mu.Lock()
+		looked := all[2].names.looked
+		all[2].names.mu.Unlock()
+		if _, err := all[0].calls(ctx, "one", "gone"); err != nil {
+			t.Error(err)
+		}
+		all[2].names.mu.Lock()
+		if all[2].names.looked != looked {
+			t.Error("others are asked though it is known who knows")
+		}
+		all[2].names.mu.Unlock()
 		if _, err := all[1].calls(ctx, "one", ""); !errors.Is(err, ErrHere) {
 			t.Errorf("at the node itself: %v", err)
 		}
@@ -70,7 +83,7 @@ func TestCall(t *testing.T) {
 				t.Errorf("nobody knows it, and with %q first: %q, %v", first, got, err)
 			}
 		}
-		if n := all[1].names.asked["one"]; n != 4 {
+		if n := all[1].names.asked["one"]; n != 5 {
 			t.Errorf("answered %d times", n)
 		}
 		brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)

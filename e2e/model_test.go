@@ -93,15 +93,21 @@ func runModel(t *testing.T, name, target string, cfg xmppclient.Config) *modelUs
 		cfg.URL = secure(p.Addr())
 	}
 	u := &modelUser{name: name, proxy: p, client: xmppclient.New(cfg)}
+	runUser(t, u)
+	return u
+}
+
+// runUser runs the client until the test ends.
+func runUser(t *testing.T, u *modelUser) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { u.client.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		run.Wait()
-		p.Close()
+		u.proxy.Close()
 	})
-	return u
 }
 
 // awaitAvailable waits until the server has handled what was sent so far, the initial presence included: before that

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,11 +18,17 @@ import (
 	"holdfast/internal/testkit/xmppclient"
 )
 
-// The stock clients, by the names of their drivers in clients/.
+// The stock clients: a library, where it runs, and what it runs over.
 const (
-	strophe = "strophe"
-	xmppjs  = "xmppjs"
+	strophe     = "strophe"
+	xmppjs      = "xmppjs"
+	stropheBOSH = "strophe-bosh"
+	chromium    = "chromium" // strophe.js over BOSH in a page
+	converse    = "converse" // converse.js over BOSH in a page
 )
+
+// drivers are the scripts in clients/ that are not named like the client.
+var drivers = map[string]string{stropheBOSH: "strophe"}
 
 // nodeEvent is one line that a driver says.
 type nodeEvent struct {
@@ -32,6 +39,8 @@ type nodeEvent struct {
 	ID      string `json:"id"`
 	Ref     string `json:"ref"`
 	Text    string `json:"text"`
+	SID     string `json:"sid"`
+	RID     uint64 `json:"rid"`
 }
 
 // nodeClient is a stock client in a Node process of its own.
@@ -53,6 +62,7 @@ type nodeClient struct {
 	resumed int
 	stanzas []*xmppclient.Element // that nobody took yet
 	replies map[string]*xmppclient.Element
+	session *nodeEvent // what attaches to the session, as last told
 	logs    []string
 	refs    int
 }
@@ -68,6 +78,18 @@ func needClients(t *testing.T) {
 	}
 }
 
+// startStock runs a client against a gateway, over the transport that it stands for; one in a browser needs pages.
+func startStock(t *testing.T, g *gatewayproc.Gateway, library, name string) *nodeClient {
+	t.Helper()
+	switch library {
+	case stropheBOSH:
+		return startNode(t, library, name, g.BOSHURL(), false, nil)
+	case chromium:
+		return startChromium(t, g, name)
+	}
+	return startNode(t, library, name, g.URL(), true, nil)
+}
+
 // startNode runs a driver and lets it connect. onEvent may be nil; then the client keeps what it gets for
 // expect.
 func startNode(t *testing.T, library, name, service string, sm bool, onEvent func(nodeEvent)) *nodeClient {
@@ -78,11 +100,23 @@ func startNode(t *testing.T, library, name, service string, sm bool, onEvent fun
 // startNodeTLS is startNode to a wss service whose certificate is signed by the authority in the file.
 func startNodeTLS(t *testing.T, library, name, service, authority string, sm bool, onEvent func(nodeEvent)) *nodeClient {
 	t.Helper()
-	cmd := exec.Command("node", library+".mjs")
-	cmd.Dir = "clients"
+	var env []string
 	if authority != "" {
-		cmd.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+authority)
+		env = append(env, "NODE_EXTRA_CA_CERTS="+authority)
 	}
+	return launch(t, library, name, map[string]any{"service": service, "sm": sm}, env, onEvent)
+}
+
+// launch runs a driver with settings beyond those that all need.
+func launch(t *testing.T, library, name string, settings map[string]any, env []string, onEvent func(nodeEvent)) *nodeClient {
+	t.Helper()
+	script := library
+	if other, ok := drivers[library]; ok {
+		script = other
+	}
+	cmd := exec.Command("node", script+".mjs")
+	cmd.Dir = "clients"
+	cmd.Env = append(os.Environ(), env...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -101,10 +135,11 @@ func startNodeTLS(t *testing.T, library, name, service, authority string, sm boo
 	}
 	go c.listen(out)
 	t.Cleanup(c.end)
-	c.command(map[string]any{
-		"cmd": "start", "service": service, "domain": gatewayproc.Domain, "user": name,
-		"password": gatewayproc.Password(name), "resource": library, "sm": sm,
-	})
+	start := map[string]any{
+		"cmd": "start", "domain": gatewayproc.Domain, "user": name, "password": gatewayproc.Password(name), "resource": library,
+	}
+	maps.Copy(start, settings)
+	c.command(start)
 	return c
 }
 
@@ -166,6 +201,8 @@ func (c *nodeClient) take(e nodeEvent) {
 		}
 	case "offline":
 		c.online = false
+	case "session":
+		c.session = &e
 	case "log":
 		c.logs = append(c.logs, time.Now().Format("15:04:05.000 ")+e.Text)
 	case "stanza", "reply":
@@ -246,19 +283,25 @@ func (c *nodeClient) chat(id, xml string) {
 // iq asks and waits for the answer.
 func (c *nodeClient) iq(kind, to, payload string) *xmppclient.Element {
 	c.t.Helper()
+	if to != "" {
+		to = " to='" + to + "'"
+	}
+	return c.ask("the answer to "+payload, func(ref string) map[string]any {
+		xml := fmt.Sprintf("<iq xmlns='jabber:client' type='%s' id='%s'%s>%s</iq>", kind, ref, to, payload)
+		return map[string]any{"cmd": "iq", "ref": ref, "xml": xml}
+	})
+}
+
+// ask gives a command that is replied to, and waits for that.
+func (c *nodeClient) ask(what string, command func(ref string) map[string]any) *xmppclient.Element {
+	c.t.Helper()
 	c.mu.Lock()
 	c.refs++
 	ref := "q" + strconv.Itoa(c.refs)
 	c.mu.Unlock()
-	if to != "" {
-		to = " to='" + to + "'"
-	}
-	c.command(map[string]any{
-		"cmd": "iq", "ref": ref,
-		"xml": fmt.Sprintf("<iq xmlns='jabber:client' type='%s' id='%s'%s>%s</iq>", kind, ref, to, payload),
-	})
+	c.command(command(ref))
 	var reply *xmppclient.Element
-	c.wait("the answer to "+payload, func() bool {
+	c.wait(what, func() bool {
 		reply = c.replies[ref]
 		return reply != nil
 	})

@@ -27,8 +27,8 @@ func TestStockClients(t *testing.T) {
 }
 
 func meet(t *testing.T, g *gatewayproc.Gateway, libraries [2]string, romeo, juliet string) {
-	r := startNode(t, libraries[0], romeo, g.URL(), true, nil)
-	j := startNode(t, libraries[1], juliet, g.URL(), true, nil)
+	r := startStock(t, g, libraries[0], romeo)
+	j := startStock(t, g, libraries[1], juliet)
 	for _, c := range []*nodeClient{r, j} {
 		c.awaitOnline()
 		if want := bare(c.name) + "/" + c.library; c.jid != want {
@@ -97,7 +97,7 @@ func meet(t *testing.T, g *gatewayproc.Gateway, libraries [2]string, romeo, juli
 	if e := r.iq("get", j.jid, "<ping xmlns='urn:xmpp:ping'/>"); e.StanzaError() != "service-unavailable" {
 		t.Errorf("a ping of a client that left (RFC 6121 §8.5.3.2.3): %v", e)
 	}
-	j = startNode(t, libraries[1], juliet, g.URL(), true, nil)
+	j = startStock(t, g, libraries[1], juliet)
 	late := j.expect("the message that came meanwhile", func(e *xmppclient.Element) bool { return e.Name.Local == "message" && e.Attr("id") == "m-2" })
 	if late.Child("urn:xmpp:delay", "delay") == nil {
 		t.Errorf("%v has no delay stamp (XEP-0203)", late)
@@ -168,12 +168,12 @@ func isPush(contact, subscription string) func(*xmppclient.Element) bool {
 func TestStockReceiptThatNeverComes(t *testing.T) {
 	long(t)
 	needClients(t)
-	for _, p := range pairs[:2] {
+	for _, p := range append(pairs[:2:2], [2]string{stropheBOSH, stropheBOSH}) {
 		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
 			g := gatewayproc.Start(t, receiptSettings())
 			g.AddUsers("sender", "taker")
-			s := startNode(t, p[0], "sender", g.URL(), true, nil)
-			r := startNode(t, p[1], "taker", g.URL(), true, nil)
+			s := startStock(t, g, p[0], "sender")
+			r := startStock(t, g, p[1], "taker")
 			s.awaitOnline()
 			r.awaitOnline()
 			got := func(c *nodeClient, id string) *xmppclient.Element {
@@ -184,7 +184,7 @@ func TestStockReceiptThatNeverComes(t *testing.T) {
 			got(r, "m1")
 			awaitFallback(t, g)
 			r.stop()
-			r = startNode(t, p[1], "taker", g.URL(), true, nil)
+			r = startStock(t, g, p[1], "taker")
 			if m := got(r, "m1"); m.Child("urn:xmpp:delay", "delay") == nil {
 				t.Errorf("%v has no delay stamp (XEP-0203)", m)
 			}

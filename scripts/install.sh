@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: a C compiler (for the race detector), Node with npm (for the
-# stock clients), redis-server, PostgreSQL, HAProxy and nginx (the tests start their own), the Go tools at their pinned
-# versions, the npm packages by their lock files. It uses apt, the Go module proxy and npm; what is there already is left alone.
+# stock clients), Chromium (for those that run in a page), redis-server, PostgreSQL, HAProxy and nginx (the tests start
+# their own), the Go tools at their pinned versions, the npm packages by their lock files. It uses apt, the Go module proxy
+# and npm; what is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/versions.sh
@@ -40,6 +41,9 @@ command -v haproxy >/dev/null || missing+=(haproxy)
 command -v nginx >/dev/null || missing+=(nginx-light)
 if ! command -v node >/dev/null; then missing+=(nodejs); fi
 if ! command -v npm >/dev/null; then missing+=(npm); fi
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+	missing+=(chromium)
+fi
 if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi
 if [ "$(node -p 'parseInt(process.versions.node)')" -lt 18 ]; then
 	echo "Node 18 or newer is needed; this is $(node --version)" >&2

@@ -3,8 +3,9 @@
 // to send, hands them to the library while there is a session, and says what comes back.
 //
 // Commands: start {service, domain, user, password, resource, sm}; chat {id, xml}: one more message to send, in order;
-// stanza {xml}: send this now; iq {ref, xml}: send this and report the answer; stop: log out and exit.
-// Events: online {jid, resumed}, offline, stanza {xml}, acked {id}, reply {ref, xml}, log {text}.
+// stanza {xml}: send this now; iq {ref, xml}: send this and report the answer; stop: log out and exit. Over BOSH also
+// session: say what attaches to this session; in a browser reload {how} and screenshot {ref, file}.
+// Events: online {jid, resumed}, offline, stanza {xml}, acked {id}, reply {ref, xml}, session {jid, sid, rid}, log {text}.
 
 import { createInterface } from "node:readline";
 

@@ -7,9 +7,13 @@
 //    for that: that ends the session for good (StreamManagement.onGracefulClose);
 //  - not sending before <enabled/> on a fresh session: what the old one left unacknowledged is sent again only then,
 //    so it would overtake (StreamManagement._resendPending).
+//
+// Over BOSH (an http service) the library has no stream management and knows itself when a connection is dead. With
+// attach {jid, sid, rid} it goes on with a session that an earlier process had.
 
 import * as strophe from "strophe.js";
 import { Outgoing, commands, emit, log } from "./driver.mjs";
+import "./xhr.mjs";
 
 const { Strophe } = strophe;
 Strophe.setLogLevel(Strophe.LogLevel.FATAL); // broken connections are what this is about
@@ -52,14 +56,23 @@ function ready(resumed) {
   emit("online", { jid: conn.jid, resumed });
 }
 
+function listen() {
+  for (const name of ["message", "presence", "iq"]) conn.addHandler(onStanza, null, name);
+}
+
 function onStatus(status, condition) {
   switch (status) {
     case Strophe.Status.CONNECTED: {
       heard = Date.now();
-      for (const name of ["message", "presence", "iq"]) conn.addHandler(onStanza, null, name);
+      listen();
       if (!settings.sm || conn.hasResumed()) ready(conn.hasResumed());
       break;
     }
+    case Strophe.Status.ATTACHED:
+      listen();
+      outgoing.online = true;
+      emit("online", { jid: conn.jid, resumed: true });
+      break;
     case Strophe.Status.DISCONNECTED:
       outgoing.online = false;
       emit("offline");
@@ -100,8 +113,9 @@ commands({
       setImmediate(acknowledged);
     };
     if (args.sm) conn.sm.onEnabled = () => ready(false);
-    connect();
-    setInterval(watch, 250);
+    if (args.attach) conn.attach(args.attach.jid, args.attach.sid, args.attach.rid, onStatus);
+    else connect();
+    if (!args.service.startsWith("http")) setInterval(watch, 250);
   },
   chat: (item) => outgoing.add(item),
   stanza: ({ xml }) => conn.send(Strophe.Stanza.toElement(xml, true)),
@@ -109,6 +123,8 @@ commands({
     const answer = (el) => emit("reply", { ref, xml: el ? Strophe.serialize(el) : "" });
     conn.sendIQ(Strophe.Stanza.toElement(xml, true), answer, answer, 10_000);
   },
+  // What a page keeps for the one after it: the next rid is one that was not used yet.
+  session: () => emit("session", { jid: conn.jid, sid: conn._proto.sid, rid: conn._proto.rid }),
   stop() {
     leaving = true;
     conn.disconnect("the test is over");

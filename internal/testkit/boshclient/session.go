@@ -51,7 +51,7 @@ type Counts struct {
 	Unavailable int // answers 502, 503 and 504
 	Recoverable int // answers of type error
 	Repeated    int // answered requests that were sent again and answered with the same
-	Early       int // empty answers before wait had passed, to the only request there was
+	Early       int // empty answers before wait had passed, to the only request there was: the server wants to hear from the client
 	Reports     int // answers that told of a response that is not known to have arrived
 }
 

@@ -110,11 +110,17 @@ func (g *Gateway) Addr() string { return g.listen }
 // URL is the WebSocket on Addr.
 func (g *Gateway) URL() string { return WebSocketURL(g.listen) }
 
+// BOSHURL is where clients post on Addr (XEP-0124).
+func (g *Gateway) BOSHURL() string { return BOSHURL(g.listen) }
+
 // AdminURL is the admin listener.
 func (g *Gateway) AdminURL() string { return "http://" + g.admin }
 
 // WebSocketURL is where the gateway's clients connect when it listens on addr.
 func WebSocketURL(addr string) string { return "ws://" + addr + "/xmpp-websocket" }
+
+// BOSHURL is where the gateway's clients post when it listens on addr.
+func BOSHURL(addr string) string { return "http://" + addr + "/http-bind" }
 
 // DataDir is the gateway's data directory.
 func (g *Gateway) DataDir() string { return g.data }

@@ -16,6 +16,7 @@ type ChatConfig struct {
 	SM       bool          // XEP-0198 on both sides
 	AckEvery int           // <r/> after so many stanzas, 5 when 0
 	Receipts bool          // XEP-0184: a message is done when its receipt is back
+	Together int           // over HTTP: stanzas in one request at most, 1 when 0, as many as there are when negative
 	Warmup   time.Duration // before anything is measured, 300 ms when 0
 	Duration time.Duration // that is measured, 2 s when 0
 
@@ -29,8 +30,9 @@ type ChatConfig struct {
 type ChatResult struct {
 	Counts
 	Effort
-	Done    int       // messages delivered (and receipted) in the time measured
-	Latency Histogram // from the time a message was meant to be sent to its delivery, or its receipt's
+	Done     int       // messages delivered (and receipted) in the time measured
+	Requests int       // HTTP requests in the time measured
+	Latency  Histogram // from the time a message was meant to be sent to its delivery, or its receipt's
 }
 
 // PerMessage is the server's CPU time for one delivered message, its receipt included when there are receipts.
@@ -62,6 +64,7 @@ type pair struct {
 func Chat(t *Target, cfg ChatConfig) (*ChatResult, error) {
 	cfg.Pairs, cfg.Window = cmp.Or(cfg.Pairs, 50), cmp.Or(cfg.Window, 8)
 	cfg.Body, cfg.AckEvery = cmp.Or(cfg.Body, 100), cmp.Or(cfg.AckEvery, 5)
+	cfg.Together = cmp.Or(cfg.Together, 1)
 	cfg.Warmup, cfg.Duration = cmp.Or(cfg.Warmup, 300*time.Millisecond), cmp.Or(cfg.Duration, 2*time.Second)
 	l, err := newLoop()
 	if err != nil {
@@ -69,7 +72,7 @@ func Chat(t *Target, cfg ChatConfig) (*ChatResult, error) {
 	}
 	defer l.close()
 	everybody, err := t.gather(l, cfg.First, 2*cfg.Pairs,
-		profile{mechanism: cfg.Login, sm: cfg.SM, presence: true, ackEvery: cfg.AckEvery})
+		profile{mechanism: cfg.Login, sm: cfg.SM, presence: true, ackEvery: cfg.AckEvery, together: cfg.Together})
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +113,12 @@ func Chat(t *Target, cfg ChatConfig) (*ChatResult, error) {
 
 func (c *chat) newPair(i int, from, to *client) *pair {
 	p := &pair{chat: c, from: from, to: to, meant: make([]int64, 1<<14)}
-	if c.crowd.target.Relay {
+	switch t := c.crowd.target; {
+	case t.Relay && to.to.http:
+		p.letter = lineLetter(to.jid, i, c.cfg.Body)
+	case t.Relay:
 		p.letter = relayLetter(to.jid, i, c.cfg.Body)
-	} else {
+	default:
 		p.letter = xmppLetter(to.jid, i, c.cfg.Body, c.cfg.Receipts)
 		p.receipt = newReceipt(from.jid)
 	}
@@ -146,13 +152,13 @@ func (c *chat) run() error {
 	if err != nil {
 		return err
 	}
-	before := c.done
+	before, requests := c.done, l.requests
 	c.measures = true
 	if err := c.forTime(c.cfg.Duration); err != nil {
 		return err
 	}
 	c.measures = false
-	c.result.Done = c.done - before
+	c.result.Done, c.result.Requests = c.done-before, l.requests-requests
 	if c.result.Effort, err = m.read(); err != nil {
 		return err
 	}

@@ -41,11 +41,24 @@ type profile struct {
 	sm        bool // XEP-0198 with resumption
 	presence  bool
 	ackEvery  int // <r/> after so many stanzas, 0 for never
+	together  int // stanzas in one HTTP request at most, 0 and less for all that wait
+}
+
+// carrier takes a client's stanzas to the server and hands the client what comes, one element at a time (frame).
+type carrier interface {
+	begin() error    // connects; it calls opened when the server may be spoken to
+	header()         // opens the stream, and after SASL another one
+	text(raw []byte) // sends one element
+	end()            // ends the stream properly; at the end the carrier is not open any more
+	open() bool
+	drop()   // ends it as a network that is gone does
+	deafen() // takes nothing more, see socket
 }
 
 // client is one user's connection to an XMPP server, or one named connection to a relay.
 type client struct {
-	link
+	carrier
+	loop    *loop
 	target  *Target
 	to      *endpoint
 	ordinal int
@@ -75,25 +88,20 @@ type client struct {
 }
 
 var (
-	framingOpenEnd = []byte("' version='1.0'/>")
-	frameR         = []byte("<r xmlns='urn:xmpp:sm:3'/>")
-	frameClose     = []byte("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>")
-	framePresence  = []byte("<presence xmlns='jabber:client'/>")
-	frameEnable    = []byte("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
-	frameBind      = []byte("<iq xmlns='jabber:client' type='set' id='bind1'>" +
+	frameR        = []byte("<r xmlns='urn:xmpp:sm:3'/>")
+	framePresence = []byte("<presence xmlns='jabber:client'/>")
+	frameEnable   = []byte("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+	frameBind     = []byte("<iq xmlns='jabber:client' type='set' id='bind1'>" +
 		"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>bench</resource></bind></iq>")
 )
 
-// start dials; the negotiation goes on by itself.
+// start connects; the negotiation goes on by itself.
 func (c *client) start() {
-	c.onOpen, c.onText, c.onGone = c.opened, c.frame, c.lost
 	c.stage = connecting
-	path := c.to.path
 	if c.target.Relay {
 		c.jid = relayID(c.ordinal)
-		path += "?id=" + c.jid
 	}
-	if err := c.loop.dial(c.to, path, c.ordinal, &c.link); err != nil {
+	if err := c.begin(); err != nil {
 		c.fail(err)
 	}
 }
@@ -121,13 +129,12 @@ func (c *client) opened() {
 		c.becomeReady()
 		return
 	}
-	c.header(opening)
+	c.reopen(opening)
 }
 
-func (c *client) header(next stage) {
+func (c *client) reopen(next stage) {
 	c.stage = next
-	open := append([]byte("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='"), c.target.Domain...)
-	c.text(append(open, framingOpenEnd...))
+	c.header()
 }
 
 func (c *client) becomeReady() {
@@ -166,11 +173,7 @@ func (c *client) leave() {
 		return
 	}
 	c.stage = leaving
-	if c.target.Relay {
-		c.send(opClose, []byte{3, 232})
-		return
-	}
-	c.text(frameClose)
+	c.end()
 }
 
 // frame takes what the server says. The message path comes first; what is rare is in negotiate.
@@ -285,7 +288,7 @@ func (c *client) succeeded(f []byte) {
 			return
 		}
 	}
-	c.header(reopening)
+	c.reopen(reopening)
 }
 
 func (c *client) bindOrResume(features []byte) {

@@ -9,7 +9,7 @@ import (
 // Target is a server to load.
 type Target struct {
 	Name     string
-	URL      string   // ws://host:port/path
+	URL      string   // ws://host:port/path, or http://host:port/path for BOSH and the long poll
 	Nodes    []string // of a cluster, instead of URL: the address of every node
 	Relay    bool     // it is bench/relay rather than an XMPP server
 	Domain   string
@@ -123,8 +123,12 @@ func (t *Target) gather(l *loop, first, count int, how profile) (*crowd, error) 
 	}
 	c := &crowd{loop: l, target: t, nodes: nodes}
 	for i := first; i < first+count; i++ {
-		one := &client{target: t, to: nodes[0], ordinal: i, how: how}
-		one.loop, one.fd = l, -1
+		one := &client{loop: l, target: t, to: nodes[0], ordinal: i, how: how}
+		if nodes[0].http {
+			one.carrier = newBOSH(one)
+		} else {
+			one.carrier = newLink(one)
+		}
 		if !t.Relay {
 			one.account = t.Accounts[i]
 		}

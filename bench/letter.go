@@ -49,6 +49,12 @@ func relayLetter(to string, stream, size int) *letter {
 	return m
 }
 
+// lineLetter is one for the long poll, as long as the request that carries an XMPP letter of that size.
+func lineLetter(to string, stream, size int) *letter {
+	like := len(xmppLetter("u00000@localhost/bench", stream, size, false).frame) + envelope
+	return relayLetter(to, stream, like-len(to)-1) // and the end of the line
+}
+
 // fill writes number and time into the frame.
 func (m *letter) fill(seq uint64, at int64) []byte {
 	if m.id > 0 {

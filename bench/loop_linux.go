@@ -11,19 +11,21 @@ import (
 // ErrPatience is returned when a server did not do what a scenario waits for in the time that it has.
 var ErrPatience = errors.New("bench: the server took too long")
 
-// loop turns one epoll instance over all links of a scenario. Everything it calls runs on the goroutine that called
+// loop turns one epoll instance over all connections of a scenario. Everything it calls runs on the goroutine that called
 // run; nothing here is safe for another one.
 type loop struct {
-	ep      int
-	ticker  int // timerfd, armed by every
-	tick    func()
-	links   map[int32]*link // by file descriptor
-	events  []unix.EpollEvent
-	buf     []byte // what one read takes; lent to one link at a time
-	out     []byte // the frame that is being built
-	gen     int32
-	origin  time.Time
-	pending []func() // run once the events at hand are dealt with
+	ep       int
+	ticker   int // timerfd, armed by every
+	tick     func()
+	sockets  map[int32]*socket // by file descriptor
+	events   []unix.EpollEvent
+	buf      []byte // what one read takes; lent to one connection at a time
+	out      []byte // the frame or request that is being built
+	body     []byte // and the request's body
+	gen      int32
+	requests int // HTTP requests that were sent
+	origin   time.Time
+	pending  []func() // run once the events at hand are dealt with
 }
 
 func newLoop() (*loop, error) {
@@ -37,7 +39,7 @@ func newLoop() (*loop, error) {
 		return nil, fmt.Errorf("bench: timerfd: %w", err)
 	}
 	l := &loop{
-		ep: ep, ticker: ticker, links: make(map[int32]*link), events: make([]unix.EpollEvent, 256),
+		ep: ep, ticker: ticker, sockets: make(map[int32]*socket), events: make([]unix.EpollEvent, 256),
 		buf: make([]byte, 256<<10), out: make([]byte, 0, 4<<10), origin: time.Now(),
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(ticker)}
@@ -50,7 +52,7 @@ func newLoop() (*loop, error) {
 
 // close drops every connection and the loop's own descriptors.
 func (l *loop) close() {
-	for _, k := range l.links {
+	for _, k := range l.sockets {
 		k.drop()
 	}
 	unix.Close(l.ticker)
@@ -70,7 +72,7 @@ func (l *loop) every(period time.Duration, tick func()) error {
 	return nil
 }
 
-// later calls do after the events at hand, so that a callback of a link can start other links.
+// later calls do after the events at hand, so that a callback of a client can start other ones.
 func (l *loop) later(do func()) { l.pending = append(l.pending, do) }
 
 // run turns the loop until done says so, or fails with ErrPatience.
@@ -106,7 +108,7 @@ func (l *loop) run(patience time.Duration, done func() bool) error {
 				continue
 			}
 			// A descriptor that was closed and used again for these events' successor has another generation.
-			if k := l.links[e.Fd]; k != nil && k.gen == e.Pad {
+			if k := l.sockets[e.Fd]; k != nil && k.gen == e.Pad {
 				k.handle(e.Events)
 			}
 		}

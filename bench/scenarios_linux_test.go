@@ -55,6 +55,14 @@ func TestChat(t *testing.T) {
 		{"XEP-0198", fakeTarget(t, nil), with(func(c *ChatConfig) { c.SM = true })},
 		{"XEP-0198 and XEP-0184", fakeTarget(t, nil), with(func(c *ChatConfig) { c.SM, c.Receipts = true, true })},
 		{"paced", fakeTarget(t, nil), with(func(c *ChatConfig) { c.Rate = 500 })},
+		{"long poll", pollTarget(t), quick},
+		{"long poll paced", pollTarget(t), with(func(c *ChatConfig) { c.Rate = 500 })},
+		{"long poll, together", pollTarget(t), with(func(c *ChatConfig) { c.Together = -1 })},
+		{"BOSH", fakeBOSHTarget(t, nil), quick},
+		{"BOSH, together", fakeBOSHTarget(t, nil), with(func(c *ChatConfig) { c.Together = -1 })},
+		{"BOSH with PLAIN", fakeBOSHTarget(t, nil), with(func(c *ChatConfig) { c.Login = Plain })},
+		{"BOSH paced", fakeBOSHTarget(t, nil), with(func(c *ChatConfig) { c.Rate = 500 })},
+		{"BOSH, XEP-0198 and XEP-0184", fakeBOSHTarget(t, nil), with(func(c *ChatConfig) { c.SM, c.Receipts = true, true })},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			marks := 0
@@ -69,6 +77,9 @@ func TestChat(t *testing.T) {
 			if want := int(test.cfg.Rate / 5); test.cfg.Rate > 0 && (r.Done < want*8/10 || r.Done > want*12/10) {
 				t.Errorf("%d messages in 200 ms at a rate of %v", r.Done, test.cfg.Rate)
 			}
+			if test.target.URL[:4] == "http" && (r.Requests == 0 || test.cfg.Together == 0 && r.Requests < r.Done) {
+				t.Errorf("%d requests for %d messages", r.Requests, r.Done)
+			}
 			if n := r.Latency.Count(); n != uint64(r.Done) || r.Latency.Quantile(0.5) <= 0 {
 				t.Errorf("%d latencies of %d messages, p50 %v", n, r.Done, r.Latency.Quantile(0.5))
 			}
@@ -80,12 +91,15 @@ func TestChat(t *testing.T) {
 func TestChatNoticesFaults(t *testing.T) {
 	cfg := ChatConfig{Pairs: 2, Warmup: 20 * time.Millisecond, Duration: 100 * time.Millisecond}
 	t.Run("repeated", func(t *testing.T) {
-		r, err := Chat(fakeTarget(t, func(n int) int { return 1 + n%2 }), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.Repeated == 0 || r.Lost != 0 || r.Clean() {
-			t.Errorf("counts %+v, want repetitions alone", r.Counts)
+		twice := func(n int) int { return 1 + n%2 }
+		for _, target := range []*Target{fakeTarget(t, twice), fakeBOSHTarget(t, twice)} {
+			r, err := Chat(target, cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Repeated == 0 || r.Lost != 0 || r.Clean() {
+				t.Errorf("counts %+v, want repetitions alone", r.Counts)
+			}
 		}
 	})
 	t.Run("lost", func(t *testing.T) {
@@ -116,6 +130,9 @@ func TestLogin(t *testing.T) {
 		{"RFC 7677 SCRAM-SHA-256", fakeTarget(t, nil), LoginConfig{Count: 20, Mechanism: ScramSHA256, SM: true}},
 		{"RFC 4616 PLAIN", fakeTarget(t, nil), LoginConfig{Count: 20, Mechanism: Plain, SM: true}},
 		{"relay", relayTarget(t), LoginConfig{Count: 20}},
+		{"BOSH, SCRAM-SHA-256", fakeBOSHTarget(t, nil), LoginConfig{Count: 20, Mechanism: ScramSHA256, SM: true}},
+		{"BOSH, PLAIN", fakeBOSHTarget(t, nil), LoginConfig{Count: 20, Mechanism: Plain}},
+		{"long poll", pollTarget(t), LoginConfig{Count: 20}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := Login(test.target, test.cfg)
@@ -128,12 +145,13 @@ func TestLogin(t *testing.T) {
 		})
 	}
 	t.Run("RFC 6120 §6.5.10 not-authorized", func(t *testing.T) {
-		target := fakeTarget(t, nil)
-		target.Accounts = NumberedAccounts("u", 3, "wrong")
-		for _, mechanism := range []Mechanism{ScramSHA256, Plain} {
-			_, err := Login(target, LoginConfig{Count: 3, Mechanism: mechanism})
-			if err == nil || !strings.Contains(err.Error(), "not-authorized") {
-				t.Errorf("%s with a wrong password: %v", mechanism, err)
+		for _, target := range []*Target{fakeTarget(t, nil), fakeBOSHTarget(t, nil)} {
+			target.Accounts = NumberedAccounts("u", 3, "wrong")
+			for _, mechanism := range []Mechanism{ScramSHA256, Plain} {
+				_, err := Login(target, LoginConfig{Count: 3, Mechanism: mechanism})
+				if err == nil || !strings.Contains(err.Error(), "not-authorized") {
+					t.Errorf("%s with a wrong password: %v", mechanism, err)
+				}
 			}
 		}
 	})
@@ -144,15 +162,16 @@ func TestLogin(t *testing.T) {
 	})
 	t.Run("nobody listens", func(t *testing.T) {
 		target := relayTarget(t)
-		target.URL = "ws://127.0.0.1:1/relay"
-		if _, err := Login(target, LoginConfig{Count: 1}); err == nil || errors.Is(err, ErrPatience) {
-			t.Errorf("got %v, want the connection's error", err)
+		for _, target.URL = range []string{"ws://127.0.0.1:1/relay", "http://127.0.0.1:1/poll"} {
+			if _, err := Login(target, LoginConfig{Count: 1}); err == nil || errors.Is(err, ErrPatience) {
+				t.Errorf("got %v, want the connection's error", err)
+			}
 		}
 	})
 }
 
 func TestIdle(t *testing.T) {
-	for _, target := range []*Target{fakeTarget(t, nil), relayTarget(t)} {
+	for _, target := range []*Target{fakeTarget(t, nil), relayTarget(t), fakeBOSHTarget(t, nil), pollTarget(t)} {
 		steps, err := Idle(target, IdleConfig{Sessions: []int{20, 40}, Before: 5, SM: true, Patience: time.Second})
 		if err != nil {
 			t.Fatal(err)

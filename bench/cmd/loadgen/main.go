@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command loadgen measures an XMPP server that speaks WebSocket (RFC 7395), or the bare relay, with one scenario of
-// package bench. See bench/README.md.
+// Command loadgen measures an XMPP server that speaks WebSocket (RFC 7395) or BOSH (XEP-0124), or the bare relay, with
+// one scenario of package bench. See bench/README.md.
 package main
 
 import (
@@ -41,9 +41,10 @@ func main() {
 func parse(args []string) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("loadgen", flag.ContinueOnError)
-	f.StringVar(&o.target.URL, "url", "ws://127.0.0.1:5280/xmpp-websocket", "the server's WebSocket address")
+	f.StringVar(&o.target.URL, "url", "ws://127.0.0.1:5280/xmpp-websocket",
+		"the server's address: ws:// for WebSocket, http:// for BOSH")
 	f.StringVar(&o.target.Domain, "domain", "localhost", "XMPP domain")
-	f.BoolVar(&o.target.Relay, "relay", false, "the server is bench/relay")
+	f.BoolVar(&o.target.Relay, "relay", false, "the server is bench/relay (ws://…/relay or http://…/poll)")
 	f.StringVar(&o.scenario, "scenario", "chat", "chat, login, idle, resume or offline")
 	f.StringVar((*string)(&o.mechanism), "mechanism", string(bench.ScramSHA256), "SCRAM-SHA-256 or PLAIN")
 	f.StringVar(&o.prefix, "prefix", "u", "users are this and a number of five digits from 00000")
@@ -65,6 +66,7 @@ func parse(args []string) (*options, error) {
 	f.DurationVar(&o.chat.Warmup, "warmup", 500*time.Millisecond, "chat: time before")
 	f.BoolVar(&o.chat.SM, "sm", false, "chat, login, idle: stream management")
 	f.IntVar(&o.chat.AckEvery, "ack-every", 5, "chat: stanzas between two <r/>")
+	f.IntVar(&o.chat.Together, "together", 1, "chat over HTTP: stanzas in one request at most, -1 for all that wait")
 	f.BoolVar(&o.chat.Receipts, "receipts", false, "chat: delivery receipts")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -148,6 +150,9 @@ func (o *options) runChat(out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "messages   %d in %v, %.0f/s\n", r.Done, r.Wall.Round(time.Millisecond), float64(r.Done)/r.Wall.Seconds())
+	if r.Requests > 0 {
+		fmt.Fprintf(out, "requests   %.2f for each message\n", float64(r.Requests)/float64(max(r.Done, 1)))
+	}
 	effort(out, r.Effort, r.Done, "message")
 	latency(out, &r.Latency)
 	return counts(out, r.Counts)

@@ -1,4 +1,4 @@
-// Command relay runs the bare relay of bench/relay.
+// Command relay runs the bare relays of bench/relay: /relay and /poll.
 package main
 
 import (
@@ -28,6 +28,7 @@ func run(listen string) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/relay", relay.New())
+	mux.Handle("/poll", relay.NewPoll())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 30 * time.Second}
 	return server.Serve(l)
 }

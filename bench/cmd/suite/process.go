@@ -31,6 +31,7 @@ func serveRelay() (served bool, err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/relay", relay.New())
+	mux.Handle("/poll", relay.NewPoll())
 	server := &http.Server{Addr: listen, Handler: mux, ReadHeaderTimeout: 30 * time.Second}
 	return true, server.ListenAndServe()
 }

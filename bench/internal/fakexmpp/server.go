@@ -1,8 +1,8 @@
-// Package fakexmpp is just enough of an XMPP server to test a load generator with: RFC 7395 framing, SASL PLAIN and
+// Package fakexmpp is just enough of an XMPP server to test a load generator with: RFC 7395 framing or BOSH, SASL PLAIN and
 // SCRAM-SHA-256, bind, XEP-0198 with resumption, messages to sessions and to a mailbox of who is away, the own
 // presence. It trusts its clients, keeps everything in memory, and can be told to lose or repeat messages.
 //
-// Goroutines: one for each connection, the HTTP server's. mu guards everything that is shared.
+// Goroutines: one for each connection, or each request of BOSH, the HTTP server's. mu guards everything that is shared.
 package fakexmpp
 
 import (
@@ -34,7 +34,7 @@ type Server struct {
 // session is what survives a connection when stream management is on. Server.mu guards it.
 type session struct {
 	jid      string
-	conn     *websocket.Conn // nil while the client is away
+	conn     sink // nil while the client is away
 	sm       bool
 	id       string
 	handled  int
@@ -43,10 +43,20 @@ type session struct {
 	sinceAsk int
 }
 
+// sink takes what is said to a client. Who cannot take it is gone, which whoever reads from the client notices.
+type sink interface{ write(text string) }
+
+type webSocket struct{ *websocket.Conn }
+
+func (w webSocket) write(text string) {
+	_ = w.Write(context.Background(), websocket.MessageText, []byte(text)) // the reader notices
+}
+
 // stream is one connection; it belongs to its reader.
 type stream struct {
 	server  *Server
-	conn    *websocket.Conn
+	conn    sink
+	bosh    bool
 	user    string
 	scram   exchange
 	session *session
@@ -83,7 +93,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // Accept has answered
 	}
 	defer conn.CloseNow()
-	st := &stream{server: s, conn: conn}
+	st := &stream{server: s, conn: webSocket{conn}}
 	defer st.gone()
 	for {
 		_, frame, err := conn.Read(context.Background())
@@ -98,11 +108,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (st *stream) send(format string, args ...any) {
-	write(st.conn, fmt.Sprintf(format, args...))
-}
-
-func write(conn *websocket.Conn, text string) {
-	_ = conn.Write(context.Background(), websocket.MessageText, []byte(text)) // the reader notices
+	st.conn.write(fmt.Sprintf(format, args...))
 }
 
 // handle takes one element and reports whether the stream goes on.
@@ -145,7 +151,9 @@ func (st *stream) handle(el string) bool {
 }
 
 func (st *stream) open() {
-	st.send(`<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" id="1" from="%s" version="1.0"/>`, st.server.Domain)
+	if !st.bosh {
+		st.send(`<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" id="1" from="%s" version="1.0"/>`, st.server.Domain)
+	}
 	if st.user == "" {
 		st.send(`<stream:features xmlns:stream="http://etherx.jabber.org/streams"><mechanisms ` +
 			`xmlns="urn:ietf:params:xml:ns:xmpp-sasl"><mechanism>SCRAM-SHA-256</mechanism>` +
@@ -193,9 +201,9 @@ func (st *stream) resume(a map[string]string) {
 	old.conn, st.session = st.conn, old
 	st.send(`<resumed xmlns="urn:xmpp:sm:3" previd="%s" h="%d"/>`, old.id, old.handled)
 	for _, el := range old.out {
-		write(st.conn, el)
+		st.conn.write(el)
 	}
-	write(st.conn, `<r xmlns="urn:xmpp:sm:3"/>`)
+	st.conn.write(`<r xmlns="urn:xmpp:sm:3"/>`)
 }
 
 // trim takes an acknowledgement of the first h stanzas.
@@ -213,9 +221,9 @@ func (ss *session) deliverLocked(el string) {
 	if ss.conn == nil {
 		return
 	}
-	write(ss.conn, el)
+	ss.conn.write(el)
 	if ss.sinceAsk++; ss.sm && ss.sinceAsk%5 == 0 {
-		write(ss.conn, `<r xmlns="urn:xmpp:sm:3"/>`)
+		ss.conn.write(`<r xmlns="urn:xmpp:sm:3"/>`)
 	}
 }
 

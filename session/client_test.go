@@ -99,7 +99,7 @@ func (w *world) authenticated(user string) *client {
 	c.send(auth(user))
 	c.want("success")
 	c.stream.Open(Open{To: testDomain, Version: "1.0"})
-	c.want("open", "features bind session sm ver sub")
+	c.want("open", "features bind session sm ver sub amp")
 	return c
 }
 

@@ -108,7 +108,7 @@ func (s *Session) passedOn(user stanza.Addr, node string) {
 // routeMessage has Router, here or at the user's home, decide who gets a message.
 func (sv *Service) routeMessage(from *Session, st *stanza.Stanza) error {
 	if sv.cluster == nil {
-		return sv.router.Message(from, st)
+		return sv.routeHere(from, st)
 	}
 	user := st.To.Bare()
 	if from.nowhere == user {
@@ -125,7 +125,7 @@ func (sv *Service) routeMessage(from *Session, st *stanza.Stanza) error {
 		if st.ID.IsZero() { // it came here a moment ago
 			st = st.Rewrite(stanza.Edit{From: st.From, To: st.To, ID: stanza.NewID(), IDBy: user})
 		}
-		if err := sv.router.Message(from, st); !errors.Is(err, ErrElsewhere) {
+		if err := sv.routeHere(from, st); !errors.Is(err, ErrElsewhere) {
 			return err
 		}
 	}

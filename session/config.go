@@ -16,6 +16,8 @@ type Config struct {
 	DirectedLimit   int           `env:"DIRECTED_PRESENCE" desc:"addresses one session may have sent directed presence to; 0 means no limit"`
 	AuthTries       int           `env:"AUTH_TRIES" desc:"failed SASL exchanges before the stream is closed; 0 means no limit"`
 	DrainSpread     time.Duration `env:"DRAIN_SPREAD" desc:"over how long at most the clients are told at the end to come back, 2 ms from one to the next, so that they do not all come at once; less than DRAIN_TIMEOUT; 0 tells all at once"`
+	AMP             bool          `env:"AMP" desc:"true follows the rules that messages may have (XEP-0079): alert, drop, error and notify, by delivery, time and resource"`
+	AMPStrangers    bool          `env:"AMP_STRANGERS" desc:"true tells also senders who may not see the recipient's presence what rules reveal of it, for closed networks; otherwise such rules of theirs are refused"`
 	PageMessages    int           `env:"OFFLINE_PAGE" desc:"messages taken from a mailbox at a time while it is delivered; at least 1"`
 }
 
@@ -31,6 +33,7 @@ func DefaultConfig() Config {
 		DirectedLimit:   1000,
 		AuthTries:       3,
 		DrainSpread:     5 * time.Second,
+		AMP:             true,
 		PageMessages:    100,
 	}
 }

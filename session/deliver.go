@@ -23,6 +23,9 @@ var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 // Deliver puts a stanza that Router routed into the outboxes of targets, under their user's lock, and reports how many
 // took it. A message that asks for a receipt begins to await it.
 func (sv *Service) Deliver(from *Session, st *stanza.Stanza, targets []*Session) (int, error) {
+	if rules := sv.rulesOf(st); rules != nil {
+		return sv.deliverByRules(rules, from, st, targets)
+	}
 	return sv.deliver(from, st, targets, sv.awaits(st))
 }
 
@@ -173,6 +176,9 @@ func (s *Session) frame(e *entry) []byte {
 
 // Store is offline storage as Router asks for it, under the user's lock.
 func (sv *Service) Store(from *Session, user stanza.Addr, st *stanza.Stanza) (v Verdict, accepted bool, err error) {
+	if rules := sv.rulesOf(st); rules != nil {
+		return sv.storeByRules(rules, from, user, st)
+	}
 	v, err = sv.store(from, user, st, false)
 	return v, v == Kept || v == Dropped, err
 }

@@ -162,6 +162,11 @@ func (s *Session) proofSent(st *stanza.Stanza) {
 
 // Unroutable answers, as Router asks, a message that no session got and that the mailbox did not keep.
 func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) error {
+	if rules := sv.rulesOf(st); rules != nil {
+		if decided, err := sv.unroutableByRules(rules, from, st); decided || err != nil {
+			return err
+		}
+	}
 	cond := serviceUnavailable
 	sv.metrics.outcomes[refused].Inc()
 	switch why {

@@ -9,6 +9,7 @@ import (
 
 	mstanza "mellium.im/xmpp/stanza"
 
+	"holdfast/amp"
 	"holdfast/stanza"
 )
 
@@ -197,7 +198,6 @@ var (
 		nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, "msgoffline", stanza.NSStanzaID, stanza.NSDelay,
 		stanza.NSRoster, "urn:xmpp:features:pre-approval",
 	}
-	domainInfo  = info("category='server' type='im' name='Holdfast'", domainFeatures)
 	accountInfo = info("category='account' type='registered'", []string{nsDiscoInfo, stanza.NSStanzaID})
 )
 
@@ -215,14 +215,26 @@ func discoInfo(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 	switch {
 	case isSet(st):
 		return nil, badRequest
+	case q.Attr("node") == amp.NS && st.To.Local() == "" && s.sv.cfg.AMP:
+		return ampInfo, nil
 	case q.Attr("node") != "":
-		return nil, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound}
+		return nil, errNoNode
 	case st.To.Local() != "":
 		return accountInfo, nil
-	case s.sv.register:
-		return info("category='server' type='im' name='Holdfast'", append(slices.Clip(domainFeatures), nsRegister)), nil
 	}
-	return domainInfo, nil
+	return s.sv.domainInfo, nil
+}
+
+// domainInfoOf is what the domain answers, by what is switched on.
+func domainInfoOf(registers, rules bool) []byte {
+	features := slices.Clone(domainFeatures)
+	if registers {
+		features = append(features, nsRegister)
+	}
+	if rules {
+		features = append(features, amp.NS)
+	}
+	return info("category='server' type='im' name='Holdfast'", features)
 }
 
 func discoItems(_ *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {

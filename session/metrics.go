@@ -22,6 +22,7 @@ type Metrics struct {
 	bounced      *prometheus.CounterVec
 	inbound      [4]prometheus.Counter // by stanza.Kind
 	outcomes     [outcomeCount]prometheus.Counter
+	rules        *prometheus.CounterVec
 
 	handedOver, takenOver, proxied, errandsLost, parked prometheus.Counter
 }
@@ -57,6 +58,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		settleTime: histogram("settle_seconds", "How long the journal took to be safe.", prometheus.ExponentialBuckets(.0001, 4, 9)),
 		bounced:    vec("stanza_errors_total", "Stanzas answered with an error, by condition.", "condition"),
 	}
+	m.rules = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "holdfast", Subsystem: "session", Name: "amp_rules_total", Help: "Rules of messages (XEP-0079) that were met, by condition and action.",
+	}, []string{"condition", "action"})
+	reg.MustRegister(m.rules)
 	m.handedOver = counter("users_handed_over_total", "Users given to another node, which their client came to.")
 	m.takenOver = counter("users_taken_over_total", "Users got from another node.")
 	m.proxied = counter("proxied_connections_total", "Connections that were served through to another node, where the user has another one.")

@@ -9,6 +9,7 @@ import (
 
 	mstanza "mellium.im/xmpp/stanza"
 
+	"holdfast/amp"
 	"holdfast/stanza"
 )
 
@@ -19,15 +20,20 @@ const (
 )
 
 // featuresAfterAuth is what a client may negotiate once it is authenticated: binding, XEP-0198, roster versions
-// (RFC 6121 §2.6.1), pre-approval (§3.4.1), and the session of RFC 3921, which does nothing but is asked for by old
-// clients.
-var featuresAfterAuth = []byte(`<stream:features` + streamNS + `>` +
-	`<bind xmlns='` + stanza.NSBind + `'/>` +
-	`<session xmlns='` + nsSession + `'><optional/></session>` +
-	`<sm xmlns='` + stanza.NSSM + `'/>` +
-	`<ver xmlns='urn:xmpp:features:rosterver'/>` +
-	`<sub xmlns='urn:xmpp:features:pre-approval'/>` +
-	`</stream:features>`)
+// (RFC 6121 §2.6.1), pre-approval (§3.4.1), XEP-0079, and the session of RFC 3921, which does nothing but is asked for by
+// old clients.
+func featuresAfterAuth(rules bool) []byte {
+	b := []byte(`<stream:features` + streamNS + `>` +
+		`<bind xmlns='` + stanza.NSBind + `'/>` +
+		`<session xmlns='` + nsSession + `'><optional/></session>` +
+		`<sm xmlns='` + stanza.NSSM + `'/>` +
+		`<ver xmlns='urn:xmpp:features:rosterver'/>` +
+		`<sub xmlns='urn:xmpp:features:pre-approval'/>`)
+	if rules {
+		b = append(b, `<amp xmlns='`+amp.NSFeature+`'/>`...)
+	}
+	return append(b, `</stream:features>`...)
+}
 
 func (st *stream) featuresBeforeAuth() []byte {
 	b := []byte(`<stream:features` + streamNS + `><mechanisms xmlns='` + stanza.NSSASL + `'>`)

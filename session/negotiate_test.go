@@ -74,7 +74,7 @@ func TestStreamRestart(t *testing.T) {
 		c.send(auth("romeo"))
 		c.want("success")
 		c.stream.Open(Open{Version: "1.0", To: otherDomain})
-		c.want("open", "features bind session sm ver sub")
+		c.want("open", "features bind session sm ver sub amp")
 		c.send("<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='" + stanza.NSBind + "'/></iq>")
 		got := c.frames()
 		if len(got) != 1 || !strings.Contains(string(got[0].Raw()), "<jid>romeo@"+otherDomain+"/") {

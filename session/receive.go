@@ -310,7 +310,7 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 	case opMessage:
 		// The id is the home's, whose clock orders all else that it has of the user.
 		st = st.Rewrite(stanza.Edit{From: st.From, To: st.To, ID: stanza.NewID(), IDBy: user})
-		return sv.atHome(p, user, m, func() error { return sv.router.Message(p, st) })
+		return sv.atHome(p, user, m, func() error { return sv.routeHere(p, st) })
 	case opDirect:
 		return sv.atHome(p, user, m, func() error {
 			found, err := sv.router.Direct(st.To, p, st)

@@ -56,11 +56,14 @@ type Service struct {
 	log      *slog.Logger
 	register bool
 	version  string
-	iqs      map[iqKey]iqHandler
-	caps     capsCache
-	ctx      context.Context // ends with Close
-	stop     context.CancelFunc
-	loops    sync.WaitGroup
+
+	domainInfo, featuresAfterAuth []byte
+
+	iqs   map[iqKey]iqHandler
+	caps  capsCache
+	ctx   context.Context // ends with Close
+	stop  context.CancelFunc
+	loops sync.WaitGroup
 
 	intake       context.Context // ends with Drain: what waits for room gives up
 	refuseIntake context.CancelFunc
@@ -110,6 +113,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	}
 	// No earlier process can have given out what this one does, whatever is still in the journal.
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
+	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)
 	sv.ctx, sv.stop = context.WithCancel(context.Background())
 	sv.intake, sv.refuseIntake = context.WithCancel(sv.ctx)
 	sv.settle.wake = make(chan struct{}, 1)

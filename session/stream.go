@@ -129,7 +129,7 @@ func (st *stream) Open(o Open) {
 		}
 		st.state = reopened
 		st.greet(o, to.String())
-		st.control(featuresAfterAuth)
+		st.control(st.sv.featuresAfterAuth)
 	case bound:
 		st.failLocked(stanza.PolicyViolation.WithText("the stream is open already"))
 	}

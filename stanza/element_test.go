@@ -66,6 +66,7 @@ func TestPayloads(t *testing.T) {
 		`<x xmlns='http://jabber.org/protocol/muc'/>`:                      MUC,
 		`<x xmlns='http://jabber.org/protocol/muc#user'/>`:                 MUC,
 		`<c xmlns='http://jabber.org/protocol/caps'/>`:                     Caps,
+		`<amp xmlns='http://jabber.org/protocol/amp'/>`:                    AMP,
 		`<x xmlns='jabber:x:oob'/>`:                                        Unknown,
 		`<request xmlns='urn:xmpp:hints'/>`:                                Unknown,
 		`<body>x</body><request xmlns='urn:xmpp:receipts'/><y xmlns='z'/>`: Body | ReceiptRequest | Unknown,

@@ -26,6 +26,7 @@ const (
 	LegacyEvent                              // jabber:x:event x (XEP-0022)
 	MUC                                      // http://jabber.org/protocol/muc and #user, x (XEP-0045)
 	Caps                                     // http://jabber.org/protocol/caps c (XEP-0115)
+	AMP                                      // http://jabber.org/protocol/amp amp (XEP-0079)
 	Unknown                                  // at least one child that is none of these
 )
 
@@ -95,6 +96,10 @@ func classify(local, space []byte) Payload {
 	case NSMUC, NSMUCUser:
 		if string(local) == "x" {
 			return MUC
+		}
+	case NSAMP:
+		if string(local) == "amp" {
+			return AMP
 		}
 	case NSCaps:
 		if string(local) == "c" {

@@ -320,9 +320,10 @@ func (s *Session) endLocked(how *Ended) {
 }
 
 // pumpLocked sends new requests while there is room in the window and something to send, and one with nothing in it
-// when no other is open and somebody waits.
+// when no other is open and somebody waits in vain.
 func (s *Session) pumpLocked() {
-	for s.ended == nil && s.next-s.base < s.window && (len(s.queue) > 0 || s.next == s.base && s.readers > 0) {
+	poll := func() bool { return s.next == s.base && s.readers > 0 && len(s.inbox) == 0 }
+	for s.ended == nil && s.next-s.base < s.window && (len(s.queue) > 0 || poll()) {
 		r := &request{rid: s.next, sent: time.Now(), hurry: make(chan struct{})}
 		var b strings.Builder
 		fmt.Fprintf(&b, "<body xmlns='%s' rid='%d' sid='%s'", NSBind, r.rid, xmppclient.Escape(s.sid))

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command suite runs every measurement of the gateway and of the bare relay in one go and prints them side by side,
+// Command suite runs every measurement of the gateway and of the bare relays in one go and prints them side by side,
 // each with its bound and a verdict: "make bench". Server and relay have one core, this program has the other. With
 // -cluster it measures two gateways with their Redis and PostgreSQL instead: "make bench-cluster".
 //
@@ -68,8 +68,8 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.short, "short", false, "less of everything, in a minute")
 	f.IntVar(&o.serverCore, "server-core", 0, "core for the gateway and the relay")
 	f.IntVar(&o.loadCore, "load-core", 1, "core for the load; -1 to pin nothing")
-	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 7m, or 2m with -short; twice that with -cluster)")
-	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, idle (empty: all);\n"+
+	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 10m, or 3m with -short; half as much again with -cluster)")
+	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, idle, bosh (empty: all);\n"+
 		"with -cluster: idle, chat, paced, offline, cut, storm, kill, lease")
 	f.BoolVar(&o.cluster, "cluster", false, "measure a cluster of two gateways, Redis and PostgreSQL")
 	f.StringVar(&o.report, "json", "", "file for all figures of all rounds")
@@ -80,12 +80,12 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("what is %q?", f.Arg(0))
 	}
 	if o.limit == 0 {
-		o.limit = 7 * time.Minute
+		o.limit = 10 * time.Minute
 		if o.short {
-			o.limit = 2 * time.Minute
+			o.limit = 3 * time.Minute
 		}
 		if o.cluster {
-			o.limit *= 2
+			o.limit += o.limit / 2
 		}
 	}
 	if o.rounds == 0 {

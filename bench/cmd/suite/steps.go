@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"holdfast/bench"
@@ -115,8 +116,12 @@ func (s *suite) chat() {
 // saturation notes the throughput and which core was the limit.
 func (s *suite) saturation(what string, r *bench.ChatResult) {
 	share := func(d time.Duration) float64 { return 100 * d.Seconds() / r.Wall.Seconds() }
-	s.table.note("%s: %.0f messages/s, p50 %.2f ms; server's core %.0f %% busy, load's core %.0f %%",
-		what, float64(r.Done)/r.Wall.Seconds(), millis(r.Latency.Quantile(0.5)), share(r.ServerCPU), share(r.LoadCPU))
+	requests := ""
+	if r.Requests > 0 {
+		requests = fmt.Sprintf(", %.2f requests for each", float64(r.Requests)/float64(max(r.Done, 1)))
+	}
+	s.table.note("%s: %.0f messages/s%s, p50 %.2f ms; server's core %.0f %% busy, load's core %.0f %%", what,
+		float64(r.Done)/r.Wall.Seconds(), requests, millis(r.Latency.Quantile(0.5)), share(r.ServerCPU), share(r.LoadCPU))
 }
 
 // paced compares latencies at a moderate, even rate.
@@ -222,6 +227,11 @@ func (s *suite) idle() {
 	for _, n := range sessions {
 		rows = append(rows, s.table.compare("idle session with SM, "+thousands(n), "KiB", 1))
 	}
+	s.idleSessions(rows, sessions, true, func() []*bench.Target { return []*bench.Target{s.relayTarget, s.gatewayTarget} })
+}
+
+// idleSessions fills rows, one for each number of sessions. Both servers are started anew, and targets looked up then.
+func (s *suite) idleSessions(rows []*row, sessions []int, sm bool, targets func() []*bench.Target) {
 	s.stop()
 	if err := s.start(); err != nil {
 		for _, r := range rows {
@@ -229,8 +239,10 @@ func (s *suite) idle() {
 		}
 		return
 	}
-	for _, target := range []*bench.Target{s.relayTarget, s.gatewayTarget} {
-		steps, err := bench.Idle(target, bench.IdleConfig{Sessions: sessions, SM: true, Mechanism: bench.ScramSHA256})
+	for _, target := range targets() {
+		steps, err := bench.Idle(target, bench.IdleConfig{
+			Sessions: sessions, SM: sm, Mechanism: bench.ScramSHA256, Patience: scale(s, 12*time.Second, 5*time.Second),
+		})
 		for i, r := range rows {
 			if i >= len(steps) {
 				r.fail(err)

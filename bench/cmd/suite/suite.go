@@ -34,6 +34,7 @@ type suite struct {
 	beside  *beside       // of a cluster: its databases
 
 	gatewayTarget, relayTarget *bench.Target
+	boshTarget, pollTarget     *bench.Target // the same two over HTTP
 	admin                      string
 }
 
@@ -56,6 +57,7 @@ func (s *suite) run() error {
 		{"resume", s.resume},
 		{"offline", s.offline},
 		{"idle", s.idle},
+		{"bosh", s.bosh},
 	})
 	return nil
 }
@@ -228,6 +230,10 @@ func (s *suite) start() error {
 	s.relayTarget = &bench.Target{
 		Name: "relay", URL: "ws://" + addresses[2] + "/relay", Relay: true, PIDs: []int{relay.cmd.Process.Pid},
 	}
+	bosh, poll := *s.gatewayTarget, *s.relayTarget
+	bosh.Name, bosh.URL = "gateway over BOSH", "http://"+addresses[0]+"/http-bind"
+	poll.Name, poll.URL = longPoll, "http://"+addresses[2]+"/poll"
+	s.boshTarget, s.pollTarget = &bosh, &poll
 	return ready(s.admin)
 }
 

@@ -50,9 +50,11 @@ func fakeGateway() error {
 	})
 	go http.ListenAndServe(os.Getenv("HOLDFAST_ADMIN_LISTEN"), admin)
 	clients := http.NewServeMux()
-	clients.Handle("/xmpp-websocket", &fakexmpp.Server{
+	server := &fakexmpp.Server{
 		Domain: "localhost", Password: func(string) (string, bool) { return password, true },
-	})
+	}
+	clients.Handle("/xmpp-websocket", server)
+	clients.Handle("/http-bind", &fakexmpp.BOSH{Server: server})
 	return http.ListenAndServe(os.Getenv("HOLDFAST_LISTEN"), clients)
 }
 
@@ -60,7 +62,7 @@ func fakeGateway() error {
 func TestRun(t *testing.T) {
 	steps := "chat,allocs"
 	if !testing.Short() {
-		steps = "login,chat,paced,allocs,resume,offline"
+		steps = "login,chat,paced,allocs,resume,offline,bosh"
 	}
 	own, err := os.Executable()
 	if err != nil {

@@ -62,7 +62,10 @@ type stream struct {
 	session *session
 }
 
-var attribute = regexp.MustCompile(`\s([a-z]+)=['"]([^'"]*)['"]`)
+var (
+	attribute = regexp.MustCompile(`\s([a-z]+)=['"]([^'"]*)['"]`)
+	element   = regexp.MustCompile(`^<([a-z]+)`)
+)
 
 func attrs(el string) map[string]string {
 	head, _, _ := bytes.Cut([]byte(el), []byte(">"))
@@ -113,7 +116,7 @@ func (st *stream) send(format string, args ...any) {
 
 // handle takes one element and reports whether the stream goes on.
 func (st *stream) handle(el string) bool {
-	name := regexp.MustCompile(`^<([a-z]+)`).FindStringSubmatch(el)
+	name := element.FindStringSubmatch(el)
 	if name == nil {
 		return false
 	}

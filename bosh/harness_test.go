@@ -374,6 +374,7 @@ func (h *harness) stop() {
 	if err := h.Close(); err != nil {
 		h.t.Error(err)
 	}
+	time.Sleep(time.Second) // net/http lets a client read an error
 	synctest.Wait()
 	if n := h.svc.bad.Load(); n > 0 {
 		h.t.Errorf("%d calls that a stream must never see", n)

@@ -187,7 +187,7 @@ func (s *Server) read(c *call, r *http.Request, rc *http.ResponseController) boo
 		}
 	}
 	switch {
-	case err != nil && r.Context().Err() == nil && timedOut(err):
+	case timedOut(err):
 		s.met.slow.Add(1)
 		c.reject(http.StatusRequestTimeout, badRequest)
 		return false

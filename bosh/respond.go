@@ -52,6 +52,9 @@ func (t *transport) pump() {
 			t.front.Store(nil)
 			break
 		}
+		if t.terminated && t.handling {
+			break // the request that ends the session has its answer in line too
+		}
 		held := t.held()
 		if held != nil {
 			t.front.Store(held.live) // before Pull, see Wake
@@ -97,7 +100,7 @@ func (t *transport) held() *slot {
 
 // pull takes the next frames, without the empty one that stands for a stream header.
 func (t *transport) pull(b *session.Batch) bool {
-	for t.stream.Pull(b) {
+	for b.Reset(); t.stream.Pull(b); b.Reset() {
 		n := 0
 		for _, f := range b.Frames {
 			if len(f) > 0 {
@@ -109,8 +112,8 @@ func (t *transport) pull(b *session.Batch) bool {
 		if b.Frames = b.Frames[:n]; n > 0 {
 			return true
 		}
-		b.Reset()
 	}
+	b.Reset() // it may have a mark
 	return false
 }
 
@@ -123,7 +126,6 @@ func (t *transport) deliver(s *slot, b *session.Batch, how uint32) {
 	if how == uint32(session.Closed)+1 {
 		// The end can be in the same response, unless there is very much.
 		for n := 0; n < 16; n++ {
-			b.Reset()
 			if !t.pull(b) {
 				r.kind = terminate
 				break

@@ -129,7 +129,7 @@ func (t *transport) tooEarly(b *body, now int64) bool {
 	if t.polls() {
 		// Two empty requests in a row, and the answer to the first was empty too.
 		s := t.at(b.rid - 1)
-		return lastIdle && (s == nil || s.state == answered && len(s.resp.frames) == 0 && !s.hurry)
+		return lastIdle && (s == nil || s.state == answered && len(s.resp.frames) == 0)
 	}
 	held := uint64(1)
 	for rid := t.answered + 1; rid <= t.newest; rid++ {
@@ -330,10 +330,11 @@ func (t *transport) pauseOf(b *body) (d time.Duration, ok bool) {
 // prove takes what the request whose turn it is says of the responses that arrived (XEP-0124 §9.2): a client that may have
 // n requests open has the response to the n-th before this one, and one that acknowledges says so.
 func (t *transport) prove(b *body) condition {
-	has := uint64(0)
-	if b.rid > t.requests {
-		has = b.rid - t.requests
+	window := t.requests
+	if b.terminates() || b.hasPause {
+		window++ // one more may be open (XEP-0124 §11)
 	}
+	has := b.rid - min(b.rid, window)
 	if t.acks {
 		ack := b.rid - 1
 		if b.hasAck {
@@ -350,7 +351,7 @@ func (t *transport) prove(b *body) condition {
 			}
 		}
 	}
-	for t.dropped+t.requests < b.rid && t.dropped < t.answered {
+	for t.dropped+window < b.rid && t.dropped < t.answered {
 		t.dropped++
 		if s := t.at(t.dropped); s != nil && t.dropped > t.proven {
 			t.proveSlot(s)

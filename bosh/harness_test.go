@@ -37,7 +37,8 @@ type fakeService struct {
 	streams  chan *fakeStream
 	settled  chan struct{} // nil: everything is settled at once
 	draining bool
-	bad      atomic.Int32 // calls that a stream must never see
+	killed   bool                   // and nobody has taken over yet
+	bad      atomic.Pointer[string] // a call that a stream must never see
 }
 
 // fakeSession is what survives a transport.
@@ -66,6 +67,7 @@ type fakeStream struct {
 	lost     bool
 	over     bool
 	handling bool
+	proved   uint64
 }
 
 func newFakeService() *fakeService {
@@ -87,7 +89,7 @@ func (f *fakeService) Continue(sid string, attach func([]byte) (session.Transpor
 	}
 	t, p, sent, err := attach(slices.Clone(s.kept))
 	if err != nil {
-		f.bad.Add(1)
+		f.never("unreadable state: %v", err)
 		return nil, 0, false
 	}
 	s.sent = sent
@@ -97,10 +99,16 @@ func (f *fakeService) Continue(sid string, attach func([]byte) (session.Transpor
 	return st, uint64(len(s.handled)), true
 }
 
+func (f *fakeService) never(format string, args ...any) {
+	s := fmt.Sprintf(format, args...)
+	f.bad.CompareAndSwap(nil, &s)
+}
+
 // kill is the end of a process: streams are no more, sessions stay.
 func (f *fakeService) kill() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.killed = true
 	for _, s := range f.sids {
 		if s.stream != nil {
 			s.stream.mu.Lock()
@@ -161,7 +169,7 @@ func (st *fakeStream) Handle(e *stanza.Element) {
 	raw := string(e.Raw())
 	st.mu.Lock()
 	if st.lost || st.handling {
-		st.svc.bad.Add(1)
+		st.svc.never("Handle, lost %v, handling %v", st.lost, st.handling)
 	}
 	st.handling = true
 	hook := st.hook
@@ -214,7 +222,7 @@ func (st *fakeStream) Pull(b *session.Batch) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.lost {
-		st.svc.bad.Add(1)
+		st.svc.never("Pull, lost")
 	}
 	for _, c := range st.controls {
 		b.Frames = append(b.Frames, []byte(c))
@@ -235,11 +243,12 @@ func (st *fakeStream) Proved(mark uint64) {
 	defer st.svc.mu.Unlock()
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.lost || st.s != nil && (mark > st.s.sent || mark < st.s.proved) {
-		st.svc.bad.Add(1)
+	if st.lost || st.s != nil && (mark > st.s.sent || mark < st.proved) {
+		st.svc.never("Proved(%d), lost %v, proved %d", mark, st.lost, st.proved)
 	}
+	st.proved = mark
 	if st.s != nil {
-		st.s.proved = mark
+		st.s.proved = max(st.s.proved, mark) // an earlier process may have known more than it noted
 	}
 	st.events = append(st.events, fmt.Sprintf("proved:%d", mark))
 }
@@ -256,7 +265,7 @@ func (st *fakeStream) Lost(err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.lost || st.handling {
-		st.svc.bad.Add(1)
+		st.svc.never("Lost, lost %v, handling %v", st.lost, st.handling)
 	}
 	st.lost = true
 	if st.s != nil && st.s.stream == st {
@@ -280,10 +289,17 @@ func (st *fakeStream) Keep(sid string, state []byte, linger time.Duration) {
 	st.svc.sids[sid] = st.s
 }
 
-func (st *fakeStream) Settle(ctx context.Context) error {
+func (st *fakeStream) Settle(ctx context.Context, _ uint64) error {
 	st.svc.mu.Lock()
 	wait := st.svc.settled
+	st.mu.Lock()
+	over := st.over
+	st.mu.Unlock()
 	st.svc.mu.Unlock()
+	if over {
+		<-ctx.Done() // a process that died writes nothing
+		return ctx.Err()
+	}
 	if wait == nil {
 		return nil
 	}
@@ -332,6 +348,8 @@ type harness struct {
 	http *http.Server
 	hc   *http.Client
 	reg  *prometheus.Registry
+
+	elsewhere Elsewhere
 }
 
 func config(edit func(*Config)) Config {
@@ -358,7 +376,7 @@ func (h *harness) start() {
 	h.t.Helper()
 	h.reg = prometheus.NewRegistry()
 	var err error
-	h.Server, err = New(h.cfg, slog.New(slog.DiscardHandler), h.reg, Streams{New: h.svc.New, Continue: h.svc.Continue})
+	h.Server, err = New(h.cfg, slog.New(slog.DiscardHandler), h.reg, Streams{New: h.svc.New, Continue: h.svc.Continue, Elsewhere: h.elsewhere})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -369,15 +387,16 @@ func (h *harness) start() {
 }
 
 func (h *harness) stop() {
-	h.hc.CloseIdleConnections()
 	_ = h.http.Close()
 	if err := h.Close(); err != nil {
 		h.t.Error(err)
 	}
 	time.Sleep(time.Second) // net/http lets a client read an error
 	synctest.Wait()
-	if n := h.svc.bad.Load(); n > 0 {
-		h.t.Errorf("%d calls that a stream must never see", n)
+	h.hc.CloseIdleConnections()
+	synctest.Wait()
+	if bad := h.svc.bad.Load(); bad != nil {
+		h.t.Errorf("a call that a stream must never see: %s", *bad)
 	}
 }
 
@@ -385,9 +404,12 @@ func (h *harness) stop() {
 func (h *harness) restart() {
 	h.svc.kill()
 	_ = h.http.Close()
-	h.hc.CloseIdleConnections()
 	_ = h.Close()
 	synctest.Wait()
+	h.hc.CloseIdleConnections()
+	h.svc.mu.Lock()
+	h.svc.killed = false
+	h.svc.mu.Unlock()
 	h.start()
 }
 

@@ -66,8 +66,12 @@ func (t *transport) await(ctx context.Context, w *waiter, rid uint64, c *call) {
 		case s.state == answered:
 			c.answer(&s.resp, t.legacy, t.content)
 			s.live = nil
+			settle := s.handled
+			if t.acks {
+				settle = t.base // 'ack' may be about later requests
+			}
 			t.mu.Unlock()
-			if t.stream.Settle(ctx) != nil {
+			if t.stream.Settle(ctx, settle) != nil {
 				c.unsettled(ctx)
 			}
 			return

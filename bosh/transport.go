@@ -175,7 +175,7 @@ func (t *transport) endLocked(why ending) {
 	t.front.Store(nil)
 	t.due.Store(never)
 	for i := range t.slots {
-		if s := &t.slots[i]; s.state == waiting && s.handler != nil {
+		if s := &t.slots[i]; s.handler != nil { // it waits for its turn
 			s.handler.signal()
 		}
 	}

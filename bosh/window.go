@@ -35,6 +35,7 @@ type slot struct {
 	handler  *waiter // while waiting
 	live     *waiter // the connection that gets the response, nil for none
 	deadline int64   // when it has been held for long enough
+	handled  uint64  // how much the stream had handled with it
 	resp     response
 }
 
@@ -299,6 +300,7 @@ func (t *transport) advance(b *body, counted uint64, pause time.Duration) {
 	} else {
 		t.base = t.stream.Handled()
 	}
+	s.handled = t.base
 	t.touched = t.srv.watch.time()
 	if n := t.at(t.next); n != nil && n.state == waiting && n.handler != nil {
 		n.handler.signal()

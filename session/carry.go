@@ -15,6 +15,7 @@ type carried struct {
 	sid    string
 	state  []byte
 	linger time.Duration
+	pos    uint64 // of the last record of it; see Sendable
 }
 
 // Keep implements Carrier.
@@ -40,6 +41,7 @@ func (st *stream) Keep(sid string, state []byte, linger time.Duration) {
 		s.dirty = true
 		err = st.sv.journal.Append(journal.KindCarried, journal.AppendCarried(head[:0], s.ord), state)
 	}
+	s.carried.pos = st.sv.journal.Appended()
 	s.mu.Unlock()
 	if err != nil {
 		st.log.Error("transport not recorded", "error", err)
@@ -61,7 +63,7 @@ func (s *Session) dropLocked() (sid string) {
 }
 
 // Settle implements Carrier.
-func (st *stream) Settle(ctx context.Context) error {
+func (st *stream) Settle(ctx context.Context, handled uint64) error {
 	if p := st.through.Load(); p != nil {
 		return p.settle(ctx)
 	}
@@ -71,9 +73,11 @@ func (st *stream) Settle(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	counted := s.managed || s.carried.sid != ""
-	handled, settled := s.handled, counted && s.settled == s.handled
+	all := s.totalLocked()
+	settled := counted && s.earlier+uint64(s.settled) >= min(handled, all)
+	pos := s.carried.pos
 	s.mu.Unlock()
-	if settled && j.Sendable() >= j.Appended() {
+	if settled && j.Sendable() >= pos {
 		return nil
 	}
 	if err := j.Settle(ctx); err != nil {
@@ -81,8 +85,8 @@ func (st *stream) Settle(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if int32(handled-s.settled) > 0 {
-		s.settled = handled
+	if all > s.earlier+uint64(s.settled) {
+		s.settled = uint32(all - s.earlier)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func TestContinueAfterKill(t *testing.T) {
 			got := bodies(romeo.wire.pull(t))
 			sent := romeo.wire.mark
 			romeo.carrier().Keep("sid", []byte("second"), time.Minute)
-			if err := romeo.carrier().Settle(t.Context()); err != nil {
+			if err := romeo.carrier().Settle(t.Context(), 1<<40); err != nil {
 				t.Fatal(err)
 			}
 			juliet.send(chat("romeo@capulet.example/b", "four"))
@@ -164,7 +164,7 @@ func TestKeepWithoutSession(t *testing.T) {
 	if n := c.carrier().Handled(); n != 0 {
 		t.Errorf("%d handled", n)
 	}
-	if err := c.carrier().Settle(t.Context()); err != nil {
+	if err := c.carrier().Settle(t.Context(), 1<<40); err != nil {
 		t.Error(err)
 	}
 	w.gone("sid")

@@ -340,7 +340,7 @@ func TestSettleServedThrough(t *testing.T) {
 		_, far, romeo := through(m, false)
 		far.chat("romeo", "1")
 		done := make(chan error, 1)
-		go func() { done <- far.carrier().Settle(t.Context()) }()
+		go func() { done <- far.carrier().Settle(t.Context(), 1<<40) }()
 		m.rest()
 		select {
 		case err := <-done:
@@ -353,7 +353,7 @@ func TestSettleServedThrough(t *testing.T) {
 		romeo.want("message juliet/far 1")
 		// Without an answer it is not.
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { done <- far.carrier().Settle(ctx) }()
+		go func() { done <- far.carrier().Settle(ctx, 1<<40) }()
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)

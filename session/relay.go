@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -176,7 +177,7 @@ func (r *relay) run() {
 
 // settle answers when what was handled by now is settled.
 func (r *relay) settle(question []byte) {
-	if err := r.st.Settle(r.sv.ctx); err != nil {
+	if err := r.st.Settle(r.sv.ctx, math.MaxUint64); err != nil {
 		return // the process ends
 	}
 	r.sv.cluster.Tell(r.node, Message{Op: opSettled, User: r.user.String(), Payload: append([]byte(r.id), question...)})

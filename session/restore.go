@@ -47,7 +47,7 @@ func (sv *Service) build(r Restored, shared map[stanza.ID]*copies) (*Session, er
 		sv: sv, ord: r.State.Ord, addr: r.State.Addr, created: r.State.CreatedAt, log: sv.log.With("user", r.State.Addr.Bare().String(), "resource", r.State.Addr.Resource()),
 		in: r.Handled, handled: r.Handled, settled: r.Handled,
 		managed: r.State.Managed, token: r.State.Token, max: r.State.Max,
-		carried: carried{r.State.Sid, r.State.Carried, r.State.Linger}, earlier: r.State.Earlier, base: r.State.Base, asked: r.Acked,
+		carried: carried{sid: r.State.Sid, state: r.State.Carried, linger: r.State.Linger}, earlier: r.State.Earlier, base: r.State.Base, asked: r.Acked,
 		priority: r.State.Priority, interested: r.State.Flags&stateInterested != 0, dirty: true,
 		rebuilt: true,
 		stored:  true, // perhaps only by the journal; taking out a row that is not there does no harm

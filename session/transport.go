@@ -110,8 +110,9 @@ type Carrier interface {
 	// Keep notes, once a session is bound, what another process needs to go on with the transport, which the client knows
 	// as sid and comes back to within linger. It is in the journal, in the order of the calls, when Keep returns.
 	Keep(sid string, state []byte, linger time.Duration)
-	// Settle returns when what was handled and kept before can't be lost any more (contract 1). Nothing may be locked.
-	Settle(ctx context.Context) error
+	// Settle returns when the first so many stanzas of the client, by Handled, and what was kept before can't be lost any
+	// more (contract 1). Nothing may be locked.
+	Settle(ctx context.Context, handled uint64) error
 	// Handled is how many stanzas of the client the session has taken up since it was bound.
 	Handled() uint64
 	// Again appends the frames of the places (from, to] of Batch.Mark that the peer has not proved to have.

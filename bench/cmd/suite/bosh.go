@@ -17,13 +17,7 @@ func (s *suite) comparePoll(work, unit string, bound float64) *row {
 	return r
 }
 
-// bosh compares BOSH with a bare long poll: saturated chat, latencies at an even rate, memory of sessions that wait.
-func (s *suite) bosh() {
-	s.boshChat()
-	s.boshPaced()
-	s.boshIdle()
-}
-
+// boshChat compares saturated chat over BOSH with a bare long poll.
 func (s *suite) boshChat() {
 	kinds := []struct {
 		row *row
@@ -58,6 +52,7 @@ func (s *suite) boshChat() {
 	}
 }
 
+// boshPaced compares latencies at an even rate.
 func (s *suite) boshPaced() {
 	p50 := s.comparePoll("BOSH, 1,000 messages/s evenly paced: p50", "ms", 0)
 	p99 := s.comparePoll("BOSH, 1,000 messages/s evenly paced: p99", "ms", 2)
@@ -83,6 +78,7 @@ func (s *suite) boshPaced() {
 	}
 }
 
+// boshIdle compares the memory of sessions that wait.
 func (s *suite) boshIdle() {
 	sessions := scale(s, []int{5_000, 10_000}, []int{1_000})
 	var rows []*row

@@ -57,12 +57,14 @@ func (s *suite) run() error {
 		{"resume", s.resume},
 		{"offline", s.offline},
 		{"idle", s.idle},
-		{"bosh", s.bosh},
+		{"bosh-chat", s.boshChat},
+		{"bosh-paced", s.boshPaced},
+		{"bosh-idle", s.boshIdle},
 	})
 	return nil
 }
 
-// step is a part of a run that may be asked for by its name.
+// step is a part of a run that may be asked for by its name, or by the first word of it.
 type step struct {
 	name string
 	run  func()
@@ -70,7 +72,9 @@ type step struct {
 
 func (s *suite) measure(steps []step) {
 	for _, step := range steps {
-		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), step.name) {
+		word, _, _ := strings.Cut(step.name, "-")
+		asked := strings.Split(s.only, ",")
+		if s.only != "" && !slices.Contains(asked, step.name) && !slices.Contains(asked, word) {
 			continue
 		}
 		fmt.Fprintf(s.progress, "%6.1fs %s\n", time.Since(s.started).Seconds(), step.name)

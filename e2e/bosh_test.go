@@ -19,7 +19,7 @@ func TestBOSHStockClients(t *testing.T) {
 		t.Run(p[0]+" and "+p[1], func(t *testing.T) {
 			romeo, juliet := "romeo-"+p[0]+"-"+p[1], "juliet-"+p[0]+"-"+p[1]
 			g.AddUsers(romeo, juliet)
-			meet(t, g, p, romeo, juliet)
+			meet(t, at(g), p, romeo, juliet)
 		})
 	}
 }

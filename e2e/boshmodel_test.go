@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,6 +51,14 @@ func (u *boshUser) awaitAvailable(t *testing.T) {
 	err := u.client.Await(within(t, 20*time.Second), func() bool { return u.client.Online() && u.client.Unacknowledged() == 0 })
 	if err != nil {
 		t.Fatalf("%s does not become available: %v; %+v, %q", u.name, err, u.client.Stats(), u.client.Faults())
+	}
+}
+
+// leave logs out.
+func (u *boshUser) leave(t *testing.T) {
+	t.Helper()
+	if err := u.client.Leave(within(t, 15*time.Second)); err != nil {
+		t.Errorf("%s does not get away: %v; %+v", u.name, err, u.client.Stats())
 	}
 }
 
@@ -107,25 +116,23 @@ func TestBOSHModelClientsOnABadNetwork(t *testing.T) {
 	t.Logf("%v", w)
 	report(t, "model clients over BOSH", count)
 	retried := 0
-	for i, u := range users {
-		retried += checkBOSH(t, u, boshWays[i])
+	for _, u := range users {
+		retried += checkBOSH(t, u)
 	}
 	if w.hit[cutproxy.Cut] < 50 || w.hit[cutproxy.Kill] < 5 || retried < 50 {
 		t.Errorf("too little happened: %v, %d requests sent again", w, retried)
 	}
 	for _, u := range users {
-		if err := u.client.Leave(within(t, 15*time.Second)); err != nil {
-			t.Errorf("%s does not get away: %v", u.name, err)
-		}
+		u.leave(t)
 	}
 }
 
 // checkBOSH sees that a model client had one session and found no fault with it, and returns how often it sent a request
 // again for want of an answer.
-func checkBOSH(t *testing.T, u *boshUser, way boshclient.Config) (retried int) {
+func checkBOSH(t *testing.T, u *boshUser) (retried int) {
 	t.Helper()
 	s := u.client.Stats()
-	t.Logf("%s (acks %v, keys %d): %+v", u.name, way.Acks, way.Keys, s)
+	t.Logf("%s: %+v", u.name, s)
 	for _, f := range u.client.Faults() {
 		t.Errorf("%s: the gateway broke a rule: %s", u.name, f)
 	}
@@ -133,6 +140,56 @@ func checkBOSH(t *testing.T, u *boshUser, way boshclient.Config) (retried int) {
 		t.Errorf("%s: %d sessions, %d answers repeated", u.name, s.Bound, s.Repeated)
 	}
 	return s.Retried
+}
+
+// TestBOSHDrain is TestDrain over BOSH: held requests are let go, those that come then are told to come back later, and
+// the sessions go on when the gateway is there again.
+func TestBOSHDrain(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, nil)
+	g.AddUsers("anna", "bert")
+	count := new(tally.Tally)
+	users := map[string]*boshUser{}
+	for i, n := range []string{"anna", "bert"} {
+		users[n] = runBOSH(t, n, g.Addr(), boshclient.ClientConfig{
+			Config:   boshWays[i],
+			OnStanza: func(e *xmppclient.Element) { countStanza(n, e, count, false) },
+			OnAck:    func(id string) { countAck(id, count) },
+		})
+	}
+	say := func(n int) {
+		for range n {
+			for _, s := range []tally.Stream{{From: "anna", To: "bert"}, {From: "bert", To: "anna"}} {
+				id, xml := chatMessage(s, count.Send(s))
+				users[s.From].client.Send(id, xml)
+			}
+		}
+	}
+	for range 3 {
+		for _, u := range users {
+			u.awaitAvailable(t)
+		}
+		say(300)
+		code, took := g.Term(25 * time.Second)
+		if code != 0 {
+			t.Fatalf("exit code %d", code)
+		}
+		t.Logf("ended %v after SIGTERM", took)
+		if took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		say(300)
+		g.Run()
+	}
+	await(within(t, 30*time.Second), func() bool { return count.Counts().Complete() })
+	report(t, "drain over BOSH", count)
+	for _, u := range users {
+		checkBOSH(t, u)
+		u.leave(t)
+	}
+	if log := g.Log(); strings.Contains(log, "panic") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("errors in the log")
+	}
 }
 
 // TestChangingTransportsOnABadNetwork: clients with XEP-0198 come back over BOSH when their WebSocket broke and over

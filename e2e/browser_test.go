@@ -39,9 +39,9 @@ var pages = sync.OnceValue(func() (origin string) {
 // forPages are settings that let the pages connect.
 func forPages() map[string]string { return map[string]string{"HOLDFAST_ORIGINS": pages()} }
 
-func startChromium(t *testing.T, g *gatewayproc.Gateway, name string) *nodeClient {
+func startChromium(t *testing.T, name, service string) *nodeClient {
 	t.Helper()
-	return startBrowser(t, chromium, name, g.BOSHURL(), pages()+"/strophe.html")
+	return startBrowser(t, chromium, name, service, pages()+"/strophe.html")
 }
 
 func startConverse(t *testing.T, g *gatewayproc.Gateway, name string) *nodeClient {

@@ -226,9 +226,7 @@ func (s *storm) leave() {
 			c.stop()
 			continue
 		}
-		if err := s.models[name].client.Leave(within(s.t, 15*time.Second)); err != nil {
-			s.t.Errorf("%s does not get away: %v", name, err)
-		}
+		s.models[name].leave(s.t)
 	}
 	s.servers.end()
 	for i, g := range s.nodes {

@@ -120,6 +120,14 @@ func (u *modelUser) awaitAvailable(t *testing.T) {
 	}
 }
 
+// leave logs out.
+func (u *modelUser) leave(t *testing.T) {
+	t.Helper()
+	if err := u.client.Leave(within(t, 15*time.Second)); err != nil {
+		t.Errorf("%s does not get away: %v", u.name, err)
+	}
+}
+
 // awaitOnline waits until the client has a session on a connection.
 func (u *modelUser) awaitOnline(t *testing.T) {
 	t.Helper()

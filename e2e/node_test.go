@@ -73,8 +73,10 @@ func needClients(t *testing.T) {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("node is not installed: run scripts/install.sh")
 	}
-	if _, err := os.Stat(filepath.Join("clients", "node_modules", "strophe.js")); err != nil {
-		t.Fatal("the stock clients are not installed: run scripts/install.sh")
+	for _, name := range []string{"strophe.js", "converse.js", "playwright-core"} {
+		if _, err := os.Stat(filepath.Join("clients", "node_modules", name)); err != nil {
+			t.Fatal("the stock clients are not installed: run scripts/install.sh")
+		}
 	}
 }
 
@@ -85,7 +87,7 @@ func startStock(t *testing.T, g *gatewayproc.Gateway, library, name string) *nod
 	case stropheBOSH:
 		return startNode(t, library, name, g.BOSHURL(), false, nil)
 	case chromium:
-		return startChromium(t, g, name)
+		return startChromium(t, name, g.BOSHURL())
 	}
 	return startNode(t, library, name, g.URL(), true, nil)
 }

@@ -21,14 +21,25 @@ func TestStockClients(t *testing.T) {
 		t.Run(p[0]+" and "+p[1], func(t *testing.T) {
 			romeo, juliet := "romeo-"+p[0]+"-"+p[1], "juliet-"+p[0]+"-"+p[1]
 			g.AddUsers(romeo, juliet)
-			meet(t, g, p, romeo, juliet)
+			meet(t, at(g), p, romeo, juliet)
 		})
 	}
 }
 
-func meet(t *testing.T, g *gatewayproc.Gateway, libraries [2]string, romeo, juliet string) {
-	r := startStock(t, g, libraries[0], romeo)
-	j := startStock(t, g, libraries[1], juliet)
+// starter runs a client of that name.
+type starter func(t *testing.T, library, name string) *nodeClient
+
+// at starts clients of one gateway.
+func at(g *gatewayproc.Gateway) starter {
+	return func(t *testing.T, library, name string) *nodeClient {
+		t.Helper()
+		return startStock(t, g, library, name)
+	}
+}
+
+func meet(t *testing.T, start starter, libraries [2]string, romeo, juliet string) {
+	r := start(t, libraries[0], romeo)
+	j := start(t, libraries[1], juliet)
 	for _, c := range []*nodeClient{r, j} {
 		c.awaitOnline()
 		if want := bare(c.name) + "/" + c.library; c.jid != want {
@@ -97,7 +108,7 @@ func meet(t *testing.T, g *gatewayproc.Gateway, libraries [2]string, romeo, juli
 	if e := r.iq("get", j.jid, "<ping xmlns='urn:xmpp:ping'/>"); e.StanzaError() != "service-unavailable" {
 		t.Errorf("a ping of a client that left (RFC 6121 §8.5.3.2.3): %v", e)
 	}
-	j = startStock(t, g, libraries[1], juliet)
+	j = start(t, libraries[1], juliet)
 	late := j.expect("the message that came meanwhile", func(e *xmppclient.Element) bool { return e.Name.Local == "message" && e.Attr("id") == "m-2" })
 	if late.Child("urn:xmpp:delay", "delay") == nil {
 		t.Errorf("%v has no delay stamp (XEP-0203)", late)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,8 +158,8 @@ func (c *Client) Run(ctx context.Context) {
 		left := c.left
 		c.mu.Unlock()
 		c.changed.Notify()
-		if lost {
-			c.faults.Add("the session is lost: %v", err)
+		if lost && end != nil {
+			c.faults.Add("the session is lost: %v; before that:\n\t%s", err, strings.Join(end.Trace, "\n\t"))
 		}
 		if left {
 			return

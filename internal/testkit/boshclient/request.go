@@ -42,6 +42,13 @@ func (s *Session) run(r *request) {
 func (s *Session) insist(r *request) (*Response, error) {
 	for {
 		resp, err := s.try(r)
+		s.mu.Lock()
+		if err != nil {
+			s.noteLocked("%d: try %d: %v", r.rid, r.tries, err)
+		} else {
+			s.noteLocked("%d: try %d: %d: %.250s", r.rid, r.tries, resp.Status, resp.Text)
+		}
+		s.mu.Unlock()
 		switch {
 		case s.ctx.Err() != nil:
 			return nil, s.ctx.Err()

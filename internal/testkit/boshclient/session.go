@@ -68,10 +68,12 @@ func (s *Stats) Get() Counts {
 	return s.Counts
 }
 
-// Ended is how a session ended: what the server said with a terminating body, or what made the client give up.
+// Ended is how a session ended: what the server said with a terminating body, or what made the client give up. Trace tells
+// the last requests, oldest first.
 type Ended struct {
 	Condition string // empty after a proper end
 	Err       error  // what the client could not get over, nil when the server ended the session
+	Trace     []string
 }
 
 func (e *Ended) Error() string {
@@ -120,6 +122,15 @@ type Session struct {
 	readers  int // wait for something to come
 	inbox    []*xmppclient.Element
 	ended    *Ended
+	trace    []string
+}
+
+// noteLocked keeps what happened last, for who has to find out why a session ended.
+func (s *Session) noteLocked(format string, args ...any) {
+	if len(s.trace) == 40 {
+		s.trace = s.trace[1:]
+	}
+	s.trace = append(s.trace, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
 // item is something to send.
@@ -315,6 +326,7 @@ func (s *Session) endLocked(how *Ended) {
 		return
 	}
 	s.ended = how
+	how.Trace = s.trace
 	s.cancel()
 	s.changed.Notify()
 }
@@ -351,6 +363,7 @@ func (s *Session) pumpLocked() {
 		}
 		s.open[r.rid] = r
 		s.next++
+		s.noteLocked("%d: new, %d items, %s", r.rid, n, attrs)
 		s.cfg.Stats.count(func(c *Counts) { c.Requests++ })
 		s.wg.Go(func() { s.run(r) })
 	}

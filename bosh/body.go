@@ -18,7 +18,15 @@ const (
 // body is the <body/> of a request. Its values are parts of the request's bytes, still escaped.
 type body struct {
 	elem stanza.Element
+	values
 
+	decls    []decl
+	prefixed []prefixed
+	scratch  []byte // a child that had to be rewritten
+}
+
+// values is what the attributes say.
+type values struct {
 	rid uint64
 
 	sid, typ, key, newkey             []byte
@@ -27,10 +35,6 @@ type body struct {
 	restart                           bool
 	scanned                           bool // elem is this request's
 	hasAck, hasPause, hasKey, hasNewk bool
-
-	decls    []decl
-	prefixed []prefixed
-	scratch  []byte // a child that had to be rewritten
 }
 
 // decl is a namespace declaration of <body/>; the prefix is empty for the default namespace.
@@ -75,7 +79,7 @@ func (b *body) parse(raw []byte, lim stanza.Limits) error {
 func (b *body) reset() {
 	clear(b.decls)
 	clear(b.prefixed)
-	*b = body{elem: b.elem, decls: b.decls[:0], prefixed: b.prefixed[:0], scratch: b.scratch[:0]}
+	b.values, b.decls, b.prefixed = values{}, b.decls[:0], b.prefixed[:0]
 }
 
 func (b *body) value(name string) []byte {

@@ -15,20 +15,20 @@ var (
 	allowedMethods = []string{"GET, HEAD, POST, OPTIONS"}
 )
 
-// cors lets a page read the answer, errors too: without it a page sees nothing but a failure. It reports whether the page
-// may connect at all.
-func (s *Server) cors(h http.Header, r *http.Request) bool {
+// allowed reports whether the page that sent r may connect.
+func (s *Server) allowed(r *http.Request) bool {
+	return len(r.Header["Origin"]) == 0 || s.origins.Allow(r)
+}
+
+// cors lets a page read the answer, errors too: without it a page sees nothing but a failure.
+func cors(h http.Header, r *http.Request, allowed bool) {
 	h["Vary"] = varyOrigin
-	values := r.Header["Origin"]
-	if len(values) == 0 {
+	switch values := r.Header["Origin"]; {
+	case len(values) == 0:
 		h["Access-Control-Allow-Origin"] = anyOrigin
-		return true
+	case allowed:
+		h["Access-Control-Allow-Origin"] = values[:1]
 	}
-	if !s.origins.Allow(r) {
-		return false
-	}
-	h["Access-Control-Allow-Origin"] = values[:1]
-	return true
 }
 
 // preflight answers OPTIONS (Fetch §3.2.2).

@@ -1,7 +1,6 @@
 package bosh
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"math"
@@ -20,7 +19,7 @@ const (
 )
 
 // create begins a session (XEP-0124 §7).
-func (s *Server) create(ctx context.Context, c *call) {
+func (s *Server) create(c *call) {
 	b := &c.body
 	t := s.settings(b)
 	if t == nil || b.terminates() {
@@ -46,8 +45,7 @@ func (s *Server) create(ctx context.Context, c *call) {
 	t.touched, t.lastNew = t.born, t.born
 	t.sid = s.newSID()
 	t.due.Store(never)
-	w := s.waiters.Get().(*waiter)
-	defer s.waiters.Put(w)
+	w := c.hold(t)
 	t.mu.Lock()
 	t.makeSlots()
 	t.next, t.newest, t.created = b.rid, b.rid, b.rid
@@ -60,9 +58,6 @@ func (s *Server) create(ctx context.Context, c *call) {
 	t.mu.Unlock()
 	t.tooLate()
 	t.begin(b)
-	rid := b.rid
-	c.release()
-	t.await(ctx, w, rid, c)
 }
 
 // tooLate ends a session that Drain or Close could not see.

@@ -60,6 +60,10 @@ func (s *Server) Serve(ctx context.Context, request []byte) []byte {
 		c.refuse(badRequest, false)
 	} else {
 		s.serve(ctx, c)
+		c.release()
+		if c.held != nil {
+			c.held.await(ctx, c)
+		}
 	}
 	return appendResponse(nil, c)
 }

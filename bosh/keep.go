@@ -30,11 +30,9 @@ func (t *transport) keep() {
 	if !t.authed.Load() {
 		return // nothing is bound, and nobody goes on with it
 	}
-	if t.static == nil {
-		t.static = t.appendStatic(nil)
-	}
-	b := t.state[:0]
-	b = append(b, t.static...)
+	o := outbufs.Get().(*outbuf)
+	defer outbufs.Put(o)
+	b := t.appendStatic(o.b[:0])
 	if t.keys.used() {
 		b = append(b, t.keys.want[:]...)
 	}
@@ -49,7 +47,7 @@ func (t *transport) keep() {
 		}
 		b = t.appendSlot(b, s)
 	}
-	t.state = b
+	o.b = b
 	t.stream.Keep(t.sid, b, t.linger())
 }
 
@@ -222,7 +220,7 @@ func (t *transport) readSlot(r *reader, rid uint64) error {
 		return nil
 	}
 	s := &t.slots[rid&uint64(len(t.slots)-1)]
-	*s = slot{rid: rid, state: state, hurry: t.polls()}
+	*s = slot{rid: rid, state: state, hurry: t.polls(), handled: t.base}
 	if t.keys.used() {
 		copy(s.key[:], r.take(uint64(len(key{}))))
 	}

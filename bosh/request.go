@@ -38,6 +38,11 @@ type call struct {
 	peer session.Peer
 	addr netip.Addr // what the gate counts it under
 
+	// Set when the answer has to be waited for.
+	held *transport
+	w    *waiter
+	rid  uint64
+
 	status  int
 	retry   bool     // the client is to come back
 	content []string // Content-Type
@@ -65,6 +70,9 @@ func (c *call) release() {
 
 func (c *call) free() {
 	c.release()
+	if c.w != nil {
+		c.held.srv.waiters.Put(c.w)
+	}
 	if o := c.out; o != nil && cap(o.b) <= keepSize {
 		o.b = o.b[:0]
 		outbufs.Put(o)
@@ -98,27 +106,42 @@ func (c *call) reject(status int, cond condition) {
 	c.retry = status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
 }
 
-// ServeHTTP is [http.Handler]'s.
+// ServeHTTP is [http.Handler]'s. What is on its stack is there as long as a request is held, so it is little.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	allowed := s.cors(w.Header(), r)
-	switch r.Method {
-	case http.MethodPost:
-	case http.MethodOptions:
-		preflight(w)
-		return
-	case http.MethodGet, http.MethodHead:
-		showPage(w)
-		return
-	default:
-		w.Header()["Allow"] = allowedMethods
-		http.Error(w, "POST is what BOSH takes", http.StatusMethodNotAllowed)
+	if r.Method != http.MethodPost {
+		s.serveOthers(w, r)
 		return
 	}
 	c := newCall()
 	defer c.free()
-	rc := http.NewResponseController(w)
+	s.begins(c, w, r)
+	if c.held != nil {
+		c.held.await(r.Context(), c)
+	}
+	if c.aborted {
+		panic(http.ErrAbortHandler) // closes the connection, without a word
+	}
+	s.write(w, r, c)
+}
+
+func (s *Server) serveOthers(w http.ResponseWriter, r *http.Request) {
+	cors(w.Header(), r, s.allowed(r))
+	switch r.Method {
+	case http.MethodOptions:
+		preflight(w)
+	case http.MethodGet, http.MethodHead:
+		showPage(w)
+	default:
+		w.Header()["Allow"] = allowedMethods
+		http.Error(w, "POST is what BOSH takes", http.StatusMethodNotAllowed)
+	}
+}
+
+// begins takes a request up to where it is answered, or held.
+func (s *Server) begins(c *call, w http.ResponseWriter, r *http.Request) {
+	defer c.release()
 	switch {
-	case !allowed:
+	case !s.allowed(r):
 		s.met.refused.WithLabelValues(refusedOrigin).Inc()
 		c.reject(http.StatusForbidden, policyViolation)
 	case !xmlType(r.Header) || !identity(r.Header):
@@ -129,15 +152,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if client.Known {
 			c.addr = admit.Bucket(client.Addr)
 		}
-		if s.read(c, r, rc) {
+		if s.read(c, r, http.NewResponseController(w)) {
 			s.serve(r.Context(), c)
 		}
 	}
-	c.release()
-	if c.aborted {
-		panic(http.ErrAbortHandler) // closes the connection, without a word
-	}
-	s.write(w, r, rc, c)
 }
 
 // xmlType reports whether a body may be XML in UTF-8. Pages that are to do without a preflight send text/plain, and
@@ -277,7 +295,7 @@ func (in *inbox) sidOf(raw []byte) string {
 	return ""
 }
 
-// serve answers a request that is in the inbox.
+// serve answers a request that is in the inbox, or has it held.
 func (s *Server) serve(ctx context.Context, c *call) {
 	s.met.requests.Add(1)
 	lim := s.limits(0)
@@ -294,7 +312,7 @@ func (s *Server) serve(ctx context.Context, c *call) {
 		return
 	}
 	if len(c.body.sid) == 0 {
-		s.create(ctx, c)
+		s.create(c)
 		return
 	}
 	t := s.find(string(c.body.sid))
@@ -303,7 +321,7 @@ func (s *Server) serve(ctx context.Context, c *call) {
 			return
 		}
 	}
-	t.serve(ctx, c)
+	t.serve(c)
 }
 
 // malformed answers what cannot be understood (XEP-0124 §17.2). It ends the session: the client takes it for ended.

@@ -4,32 +4,34 @@ import (
 	"context"
 )
 
-// serve answers a request of a session that is known.
-func (t *transport) serve(ctx context.Context, c *call) {
+// hold makes c one that waits for its answer.
+func (c *call) hold(t *transport) *waiter {
+	c.held, c.rid = t, c.body.rid
+	c.w = t.srv.waiters.Get().(*waiter)
+	return c.w
+}
+
+// serve takes a request of a session that is known up to where it is held, or has its answer.
+func (t *transport) serve(c *call) {
 	if t.peer.Secure && !c.peer.Secure {
 		// Ending the session over it would let everybody do so who saw the sid (XEP-0124 §18.1).
 		c.aborted = true
 		return
 	}
-	w := t.srv.waiters.Get().(*waiter)
-	defer t.srv.waiters.Put(w)
-	rid := c.body.rid
+	w := c.hold(t)
 	what, cond := t.arrive(w, &c.body)
 	if what == mine {
-		if t.turn(w, rid) {
+		if t.turn(w, c.rid) {
 			what, cond = t.take(c)
 		} else {
 			what = gone
 		}
 	}
-	c.release()
 	switch what {
 	case broken:
 		c.answer(&response{kind: terminate, cond: cond}, t.legacy, t.content)
 	case gone:
-		t.sayGone(c, rid)
-	default:
-		t.await(ctx, w, rid, c)
+		t.sayGone(c, c.rid)
 	}
 }
 
@@ -51,40 +53,48 @@ func (t *transport) sayGone(c *call, rid uint64) {
 }
 
 // await holds a request until its response is there, or its connection is gone.
-func (t *transport) await(ctx context.Context, w *waiter, rid uint64, c *call) {
-	for woken := false; ; woken = true {
-		t.mu.Lock()
-		if woken {
-			t.pump()
-		}
-		s := t.at(rid)
-		switch {
-		case s == nil || s.live != w:
-			t.mu.Unlock()
-			c.answer(&response{kind: failure}, t.legacy, t.content)
-			return
-		case s.state == answered:
-			c.answer(&s.resp, t.legacy, t.content)
-			s.live = nil
-			settle := s.handled
-			if t.acks {
-				settle = t.base // 'ack' may be about later requests
-			}
-			t.mu.Unlock()
-			if t.stream.Settle(ctx, settle) != nil {
-				c.unsettled(ctx)
-			}
-			return
-		}
-		t.mu.Unlock()
+func (t *transport) await(ctx context.Context, c *call) {
+	if c.out != nil {
+		return // answered already
+	}
+	for !t.respond(ctx, c) {
 		select {
-		case <-w.wake:
+		case <-c.w.wake:
+			t.mu.Lock()
+			t.pump()
+			t.mu.Unlock()
 		case <-ctx.Done():
-			t.detach(w, rid)
+			t.detach(c.w, c.rid)
 			c.aborted = true
 			return
 		}
 	}
+}
+
+// respond answers c with what there is for it. It reports false when that is nothing.
+func (t *transport) respond(ctx context.Context, c *call) bool {
+	t.mu.Lock()
+	s := t.at(c.rid)
+	switch {
+	case s == nil || s.live != c.w:
+		t.mu.Unlock()
+		c.answer(&response{kind: failure}, t.legacy, t.content)
+		return true
+	case s.state != answered:
+		t.mu.Unlock()
+		return false
+	}
+	c.answer(&s.resp, t.legacy, t.content)
+	s.live = nil
+	settle := s.handled
+	if t.acks {
+		settle = t.base // 'ack' may be about later requests
+	}
+	t.mu.Unlock()
+	if t.stream.Settle(ctx, settle) != nil {
+		c.unsettled(ctx)
+	}
+	return true
 }
 
 // unsettled takes an answer back that would promise too much (contract 1). It is kept for when the client asks again.

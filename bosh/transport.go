@@ -67,8 +67,6 @@ type transport struct {
 	terminated bool          // the client said so
 	over       bool
 	why        ending
-	static     []byte // the part of what Keep notes that does not change
-	state      []byte // what Keep noted last
 
 	shelf       uint32     // of the watch; static
 	prev, later *transport // guarded by the shelf

@@ -387,5 +387,8 @@ func (t *transport) drop(rid uint64) {
 	if s := t.at(rid); s != nil {
 		clear(s.resp.frames)
 		s.resp.frames, s.state = s.resp.frames[:0], free
+		if cap(s.resp.attrs) > 64 { // the first response says much
+			s.resp.attrs = nil
+		}
 	}
 }

@@ -10,8 +10,10 @@ import (
 )
 
 // write sends the answer, under a deadline: a client that does not read holds nothing for long.
-func (s *Server) write(w http.ResponseWriter, r *http.Request, rc *http.ResponseController, c *call) {
+func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call) {
+	rc := http.NewResponseController(w)
 	h := w.Header()
+	cors(h, r, c.status != http.StatusForbidden || s.allowed(r))
 	h["Content-Type"] = c.content
 	if c.retry {
 		if wait := int(s.cfg.RetryAfter / time.Second); wait > 0 {

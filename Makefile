@@ -52,7 +52,7 @@ chaos: build ## the bad-network runs of e2e, one gateway and a cluster, ten time
 	HOLDFAST_E2E_BINARY=$(CURDIR)/bin/gateway E2E_SCALE=$${E2E_SCALE:-10} go test -count=1 -timeout 3h -v -run BadNetwork ./e2e
 
 .PHONY: bench
-bench: build ## gateway and bare relay side by side (about five minutes, two cores)
+bench: build ## gateway and bare relay side by side (about eight minutes, two cores)
 	go run ./bench/cmd/suite -gateway bin/gateway $(BENCH)
 
 .PHONY: bench-cluster

@@ -72,7 +72,7 @@ func (st *stream) Settle(ctx context.Context, handled uint64) error {
 		return nil
 	}
 	s.mu.Lock()
-	counted := s.managed || s.carried.sid != ""
+	counted := s.managed || st.carried
 	all := s.totalLocked()
 	settled := counted && s.earlier+uint64(s.settled) >= min(handled, all)
 	pos := s.carried.pos
@@ -120,7 +120,11 @@ func (st *stream) Again(frames [][]byte, from, to uint64) [][]byte {
 }
 
 // NewCarriedStream is NewStream for a transport that outlives its process.
-func (sv *Service) NewCarriedStream(t Transport, p Peer) CarriedStream { return sv.newStream(t, p) }
+func (sv *Service) NewCarriedStream(t Transport, p Peer) CarriedStream {
+	st := sv.newStream(t, p)
+	st.carried = true
+	return st
+}
 
 // Continue attaches a transport to the session that has what an earlier process noted under sid. attach makes the
 // transport of it, and says up to which Batch.Mark it had sent. handled is Carrier's. It reports false when there is no
@@ -166,7 +170,7 @@ func (s *Session) goOn(sid string, attach func(state []byte) (Transport, Peer, u
 	}
 	st := &stream{
 		sv: s.sv, transport: t, peer: p, log: s.log, born: time.Now(),
-		state: bound, user: s.addr.Bare(), domain: s.addr.Server(),
+		state: bound, user: s.addr.Bare(), domain: s.addr.Server(), carried: true,
 	}
 	st.authed.Store(true)
 	st.session.Store(s)

@@ -11,6 +11,14 @@ import (
 	"holdfast/stanza"
 )
 
+// carriedBound is bound over a transport that outlives the process.
+func (w *world) carriedBound(name string) *client {
+	w.t.Helper()
+	c := w.bound(name)
+	c.stream.(*stream).carried = true
+	return c
+}
+
 // carrier is a client whose transport outlives the process.
 func (c *client) carrier() CarriedStream { return c.stream.(CarriedStream) }
 
@@ -56,7 +64,7 @@ func TestContinueAfterKill(t *testing.T) {
 			w := newWorld(t)
 			defer w.stop()
 			d := newDisk()
-			juliet, romeo := w.bound("juliet/a"), w.bound("romeo/b")
+			juliet, romeo := w.bound("juliet/a"), w.carriedBound("romeo/b")
 			romeo.carrier().Keep("sid", []byte("zero"), time.Minute)
 			if managed {
 				romeo.send(chat("juliet@capulet.example/a", "early"))
@@ -136,6 +144,33 @@ func TestResumedElsewhere(t *testing.T) {
 	other.wire.pull(t)
 	other.stream.Lost(errors.New("lost"))
 	w.gone("sid")
+}
+
+// A client that did not hear that XEP-0198 is on, since the process was killed, asks again and gets the same answer.
+func TestEnableAgainAfterKill(t *testing.T) {
+	w := newWorld(t)
+	defer w.stop()
+	d := newDisk()
+	romeo := w.carriedBound("romeo/b")
+	romeo.send(chat("juliet@capulet.example", "before"))
+	romeo.carrier().Keep("sid", []byte("x"), time.Minute)
+	enable := "<enable xmlns='" + stanza.NSSM + "' resume='true'/>"
+	romeo.send(enable)
+	first := romeo.wire.pull(t)
+	w.kill(d)
+	again, handled := w.goesOn("sid", "x", 0)
+	if handled != 1 {
+		t.Errorf("%d handled", handled)
+	}
+	again.send(enable)
+	if second := again.wire.pull(t); string(second[len(second)-1]) != string(first[len(first)-1]) || !strings.Contains(string(second[len(second)-1]), "enabled") {
+		t.Errorf("first %q, then %q", first, second)
+	}
+	again.send(chat("juliet@capulet.example", "after"))
+	again.send(enable)
+	if third := again.wire.pull(t); !strings.Contains(string(third[len(third)-1]), "unexpected-request") {
+		t.Errorf("in the middle: %q", third)
+	}
 }
 
 // At the end of the process a kept transport is asked to leave its session to the next one.

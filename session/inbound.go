@@ -31,7 +31,7 @@ func (sv *Service) room(e *stanza.Element) error {
 // inMu of the attached stream.
 func (s *Session) inbound(st *stream, e *stanza.Element, kind stanza.Kind) error {
 	s.mu.Lock()
-	counted := s.managed || s.carried.sid != ""
+	counted := s.managed || st.carried
 	if s.stream != st {
 		s.mu.Unlock()
 		return nil // taken over: its new stream counts

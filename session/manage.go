@@ -122,6 +122,13 @@ func (st *stream) enable(s *Session, e *stanza.Element) error {
 		limit = min(limit, time.Duration(asked)*time.Second)
 	}
 	s.mu.Lock()
+	if s.managed && st.carried && s.rebuilt && s.in == 0 && s.out.acked <= s.base {
+		// An earlier process did it, and the client sends it again since it did not hear of it.
+		frame, base := s.enabledLocked(), s.base
+		s.mu.Unlock()
+		st.promise(frame, base)
+		return nil
+	}
 	if s.managed {
 		s.mu.Unlock()
 		st.control(smFailed("unexpected-request", nil))
@@ -130,19 +137,15 @@ func (st *stream) enable(s *Session, e *stanza.Element) error {
 	s.managed, s.base, s.asked = true, s.out.last(), s.out.last()
 	s.earlier += uint64(s.handled)
 	s.in, s.handled, s.settled = 0, 0, 0
-	b := []byte("<enabled xmlns='" + stanza.NSSM + "'")
 	if (wants == "true" || wants == "1") && limit > 0 {
 		s.token, s.max = secret(), limit
-		b = append(b, " id='"+s.token+"' resume='true' max='"...)
-		b = strconv.AppendInt(b, int64(limit/time.Second), 10)
-		b = append(b, '\'')
 	}
 	if err := s.noteLocked(); err != nil {
 		s.managed, s.token = false, ""
 		s.mu.Unlock()
 		return err
 	}
-	token, base := s.token, s.base
+	token, base, frame := s.token, s.base, s.enabledLocked()
 	s.mu.Unlock()
 	if token != "" {
 		st.sv.mu.Lock()
@@ -150,8 +153,19 @@ func (st *stream) enable(s *Session, e *stanza.Element) error {
 		st.sv.mu.Unlock()
 	}
 	// The client counts from here, so what was sent before must go out before.
-	st.promise(append(b, "/>"...), base)
+	st.promise(frame, base)
 	return nil
+}
+
+// enabledLocked says that XEP-0198 is on (§3).
+func (s *Session) enabledLocked() []byte {
+	b := []byte("<enabled xmlns='" + stanza.NSSM + "'")
+	if s.token != "" {
+		b = append(b, " id='"+s.token+"' resume='true' max='"...)
+		b = strconv.AppendInt(b, int64(s.max/time.Second), 10)
+		b = append(b, '\'')
+	}
+	return append(b, "/>"...)
 }
 
 // lookUp looks for a user's session, and says whether the user is here when there is none. Users come and go with all

@@ -20,6 +20,7 @@ type stream struct {
 	peer      Peer
 	log       *slog.Logger
 	born      time.Time
+	carried   bool // the transport outlives its process, so what it brings is counted
 
 	// owned by the goroutine that calls Handle: a user whom the element is for and whom nobody serves
 	nowhere stanza.Addr

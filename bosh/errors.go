@@ -45,7 +45,8 @@ var endings = [...]struct {
 
 // Violations of the rid window, as in the metric's label.
 const (
-	violationOutside    = "outside"    // a rid outside of the window, or one whose response is not kept
+	violationOutside    = "outside"    // a rid above the window
+	violationOld        = "old"        // one whose response is not kept any more; this one ends nothing
 	violationOveractive = "overactive" // too many requests, or too often
 	violationKey        = "key"
 )

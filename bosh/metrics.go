@@ -42,8 +42,8 @@ func newMetrics(reg prometheus.Registerer, s *Server) (*metrics, error) {
 	}
 	m.refused = vec("sessions_refused_total", "BOSH sessions refused, by reason.", "reason",
 		refusedDraining, refusedOrigin, string(admit.All), string(admit.Unauthenticated), string(admit.Address))
-	m.violations = vec("rid_violations_total", "Requests that broke the rules of the window of request ids and ended their session, by kind.", "kind",
-		violationOutside, violationOveractive, violationKey)
+	m.violations = vec("rid_violations_total", "Requests that broke the rules of the window of request ids, by kind; all but old ones ended their session.", "kind",
+		violationOutside, violationOld, violationOveractive, violationKey)
 	var reasons []string
 	for _, e := range endings {
 		reasons = append(reasons, e.label)

@@ -151,6 +151,11 @@ func (t *transport) finishNow() {
 		t.restarting()
 	default:
 		t.pump()
+		if !t.over && !t.handling && !t.authed.Load() && t.held() == nil {
+			// A stranger's place is not kept for the sake of its last words.
+			t.answerAll(response{kind: terminate}, response{kind: terminate})
+			t.endLocked(endClosed)
+		}
 	}
 }
 

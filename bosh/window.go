@@ -83,7 +83,10 @@ func (t *transport) arrive(w *waiter, b *body) (arrival, condition) {
 	}
 	switch last := t.next - 1 + t.requests; {
 	case b.rid < t.next:
-		return t.violation(violationOutside, itemNotFound)
+		// An old copy, which a balancer made or a node that was paused kept: it is refused by itself. What the client asks
+		// now must not end over it.
+		t.srv.met.violations.WithLabelValues(violationOld).Inc()
+		return broken, itemNotFound
 	case b.rid <= last:
 	case b.rid > last+1 || !t.fullLocked():
 		return t.violation(violationOutside, itemNotFound)

@@ -155,6 +155,9 @@ func (w *world) replay(sessions map[uint64]*Restored, r logged) {
 	case journal.KindUnstored:
 		user, ids, err := journal.DecodeIDs(r.b)
 		must(err)
+		if len(ids) == 0 {
+			must(w.box.Purge(user))
+		}
 		must(w.box.Remove(user, ids...))
 	case journal.KindForward:
 		rec, err := journal.DecodeForward(r.b)

@@ -24,6 +24,9 @@ const (
 // drainLocked begins to give the mailbox to a session, under the user's lock. A mailbox that cannot be read is tried
 // again later.
 func (sv *Service) drainLocked(t Table, s *Session) {
+	if chosenLocked(t) {
+		return
+	}
 	if other := t.Draining(); other != nil && other != s {
 		other.mu.Lock()
 		waits := other.stream == nil

@@ -332,6 +332,12 @@ func (m *fakeMailbox) Empty(user stanza.Addr) (bool, error) {
 	return len(m.boxes[user]) == 0, m.err
 }
 
+func (m *fakeMailbox) Count(user stanza.Addr) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.boxes[user]), m.err
+}
+
 // bodies lists what a mailbox holds.
 func (m *fakeMailbox) Purge(user stanza.Addr) error {
 	m.mu.Lock()

@@ -295,7 +295,7 @@ func (sv *Service) giveLocked(ctx context.Context, node string, user stanza.Addr
 		sessions := t.Sessions()
 		for _, s := range sessions {
 			s.mu.Lock()
-			busy := s.stream != nil || s.spilling || s.leaving
+			busy := s.stream != nil || s.spilling || s.leaving || len(s.shows) > 0
 			s.mu.Unlock()
 			if busy {
 				return

@@ -40,6 +40,7 @@ func (sv *Service) handlers() map[iqKey]iqHandler {
 		{nsSession, "session"}:     legacySession,
 		{stanza.NSRoster, "query"}: rosterQuery,
 		{nsRegister, "query"}:      registerQuery,
+		{nsOffline, "offline"}:     mailboxQuery,
 	}
 }
 
@@ -74,6 +75,8 @@ func (s *Session) iq(e *stanza.Element, to stanza.Addr) error {
 		return s.reply(st, remoteServerNotFound)
 	case own, to.Local() == "" && to.IsBare():
 		return s.serve(st)
+	case to.IsBare() && (typ == "get" || typ == "set") && retrieves(st.Child(0)):
+		return s.reply(st, forbidden) // whether there is such an account or not
 	case to.IsFull():
 		ok, err := sv.routeDirect(to, s, st)
 		if err != nil || ok {
@@ -195,7 +198,7 @@ func tzo(t time.Time) string {
 // What XEP-0030 answers for the domain and for an account.
 var (
 	domainFeatures = []string{
-		nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, "msgoffline", stanza.NSStanzaID, stanza.NSDelay,
+		nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, "msgoffline", nsOffline, stanza.NSStanzaID, stanza.NSDelay,
 		stanza.NSRoster, "urn:xmpp:features:pre-approval",
 	}
 	accountInfo = info("category='account' type='registered'", []string{nsDiscoInfo, stanza.NSStanzaID})
@@ -217,6 +220,8 @@ func discoInfo(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 		return nil, badRequest
 	case q.Attr("node") == amp.NS && st.To.Local() == "" && s.sv.cfg.AMP:
 		return ampInfo, nil
+	case q.Attr("node") == nsOffline && st.To == s.addr.Bare():
+		return mailboxInfo(s)
 	case q.Attr("node") != "":
 		return nil, errNoNode
 	case st.To.Local() != "":
@@ -237,9 +242,12 @@ func domainInfoOf(registers, rules bool) []byte {
 	return info("category='server' type='im' name='Holdfast'", features)
 }
 
-func discoItems(_ *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
+func discoItems(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 	if isSet(st) {
 		return nil, badRequest
+	}
+	if q.Attr("node") == nsOffline && st.To == s.addr.Bare() {
+		return mailboxHeaders(s, q)
 	}
 	if q.Attr("node") != "" {
 		return nil, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound}

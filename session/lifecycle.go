@@ -158,6 +158,7 @@ func (sv *Service) retire(s *Session, st *stream, then func(Table)) bool {
 			then(t)
 		}
 		sv.passDrainLocked(t, s, false)
+		sv.leaveMailboxLocked(t, s)
 		if sv.cluster != nil && len(t.Sessions()) == 0 {
 			sv.cluster.Unpin(s.addr.Bare())
 		}
@@ -235,6 +236,9 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 
 // handOn finds another place for one message of an ended session. It reports false when the mailbox refuses it.
 func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (bool, error) {
+	if onlyShown(e.st) {
+		return true, nil
+	}
 	if e.copies != nil && (e.copies.open.Load() > 1 || e.copies.acked.Load() || e.copies.restored && sv.hadCopy(t, s, e.st.ID)) {
 		e.copies.open.Add(-1)
 		return true, nil // another of the user's clients has it

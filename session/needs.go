@@ -77,6 +77,8 @@ type Mailbox interface {
 	Storable(st *stanza.Stanza) bool
 	// Empty is cheap.
 	Empty(user stanza.Addr) (bool, error)
+	// Count is how many there are; the first time it is asked of a user it may cost a query.
+	Count(user stanza.Addr) (int, error)
 	// Purge takes everything out.
 	Purge(user stanza.Addr) error
 	// Room waits while the store has too much to write. Nothing may be locked.

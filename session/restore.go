@@ -48,7 +48,7 @@ func (sv *Service) build(r Restored, shared map[stanza.ID]*copies) (*Session, er
 		in: r.Handled, handled: r.Handled, settled: r.Handled,
 		managed: r.State.Managed, token: r.State.Token, max: r.State.Max,
 		carried: carried{sid: r.State.Sid, state: r.State.Carried, linger: r.State.Linger}, earlier: r.State.Earlier, base: r.State.Base, asked: r.Acked,
-		priority: r.State.Priority, interested: r.State.Flags&stateInterested != 0, dirty: true,
+		priority: r.State.Priority, interested: r.State.Flags&stateInterested != 0, chosen: r.State.Flags&stateChosen != 0, dirty: true,
 		rebuilt: true,
 		stored:  true, // perhaps only by the journal; taking out a row that is not there does no harm
 	}
@@ -113,9 +113,18 @@ func (sv *Service) publish(sessions []*Session) {
 // publishLocked enters a session in the table of its user, whose lock is held, and its token.
 func (sv *Service) publishLocked(t Table, s *Session) {
 	t.Add(s)
+	chosen := chosenLocked(t)
+	if d := t.Draining(); chosen && d != nil {
+		d.mu.Lock()
+		d.paging = false
+		d.mu.Unlock()
+		t.SetDraining(nil)
+	}
 	if s.presence != nil {
 		t.SetPriority(s, true, s.priority)
-		if empty, err := sv.mailbox.Empty(s.addr.Bare()); s.priority >= 0 && t.Draining() == nil && (err != nil || !empty) {
+		if chosen {
+			// The mailbox is not poured out.
+		} else if empty, err := sv.mailbox.Empty(s.addr.Bare()); s.priority >= 0 && t.Draining() == nil && (err != nil || !empty) {
 			// It may have been in the middle of its mailbox. Should it end, its turn passes on.
 			s.paging = true
 			t.SetDraining(s)

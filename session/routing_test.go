@@ -162,6 +162,7 @@ func TestServerAnswers(t *testing.T) {
 		{"XEP-0092 version", "get", "<query xmlns='jabber:iq:version'/>", "<version>1.2.3</version>"},
 		{"XEP-0202 time", "get", "<time xmlns='urn:xmpp:time'/>", "<tzo>"},
 		{"XEP-0030 info", "get", "<query xmlns='" + nsDiscoInfo + "'/>", "<feature var='msgoffline'/>"},
+		{"XEP-0013 §2.1", "get", "<query xmlns='" + nsDiscoInfo + "'/>", "<feature var='" + nsOffline + "'/>"},
 		{"info of a node", "get", "<query xmlns='" + nsDiscoInfo + "' node='x'/>", "item-not-found"},
 		{"XEP-0030 items", "get", "<query xmlns='" + nsDiscoItems + "'/>", "disco#items"},
 		{"RFC 3921 session", "set", "<session xmlns='" + nsSession + "'/>", ""},

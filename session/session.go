@@ -72,6 +72,8 @@ type Session struct {
 	taken      stanza.ID            // newest message that was given to this session out of the mailbox
 	passed     []stanza.ID          // older ones that it was not given, because another session held them; bounded by what that held
 	paging     bool                 // more of the mailbox is to come
+	chosen     bool                 // reads the mailbox by itself (XEP-0013)
+	shows      []*show              // its requests to be shown messages, the first one under way
 	caughtUp   bool                 // was told its contacts' presence since it became available
 	had        []stanza.ID          // messages awaiting receipts that it was given later than the others of its user
 	sentTo     map[string]time.Time // other nodes that it sent something to, and when last
@@ -122,10 +124,14 @@ func (s *Session) ack(place uint64) error {
 	}
 	done := s.ackLocked(place, nil)
 	paging := s.paging
+	showing := len(s.shows) > 0 && s.out.n <= s.sv.cfg.PageMessages/2
 	s.mu.Unlock()
 	s.afterAck(done)
 	if paging {
 		s.sv.drainMore(s)
+	}
+	if showing {
+		s.sv.showMore(s)
 	}
 	return nil
 }
@@ -227,6 +233,9 @@ func (s *Session) stateLocked() *journal.Session {
 	if s.receipts() == receiptsSent {
 		r.Flags |= stateReceipts
 	}
+	if s.chosen {
+		r.Flags |= stateChosen
+	}
 	if s.peer != "" {
 		r.Flags |= journal.FlagLink
 	}
@@ -237,6 +246,7 @@ func (s *Session) stateLocked() *journal.Session {
 const (
 	stateInterested uint8 = 1 << iota
 	stateReceipts
+	stateChosen
 )
 
 // noteLocked writes the session's state to the journal.

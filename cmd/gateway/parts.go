@@ -250,6 +250,8 @@ func (m mailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {
 
 func (m mailbox) Empty(user stanza.Addr) (bool, error) { return m.Mailbox.Empty(m.ctx, user) }
 
+func (m mailbox) Count(user stanza.Addr) (int, error) { return m.Mailbox.Count(m.ctx, user) }
+
 func (m mailbox) Purge(user stanza.Addr) error { return m.Mailbox.Purge(m.ctx, user) }
 
 func (m mailbox) Room(ctx context.Context) error { return m.Mailbox.Room(ctx) }

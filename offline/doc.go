@@ -9,6 +9,7 @@
 //	type       content                                            verdict
 //	(presence, iq)                                                drop
 //	error      any                                                drop
+//	any other  a rule of OFFLINE_MATCHERS                         as the rule says
 //	groupchat  any                                                bounce
 //	headline   hint store, and none against storing               store
 //	headline   any other                                          drop
@@ -30,6 +31,34 @@
 // not stored; only what means nothing later is dropped. XEP-0334 lets no-permanent-store wait in a mailbox, which is
 // no permanent archive; so it does, unless the operator thinks otherwise. A hint that forbids to store wins over store.
 // Delays, stanza ids, threads and legacy events are no content.
+//
+// # Matchers
+//
+// OFFLINE_MATCHERS is a list of rules, of which the first that matches decides, whatever type, hints and content say.
+// In ABNF (RFC 5234), with blanks allowed around the commas:
+//
+//	list      = [ rule *( "," rule ) ]
+//	rule      = [ "+" / "-" ] "/message" *condition [ "/" payload *condition ]
+//	payload   = "*" / name                ; a direct child of the message, by its local name
+//	condition = "[@" name "]"             ; the attribute is there
+//	          / "[@" name "=" value "]"   ; and has this value
+//	          / "[xmlns=" namespace "]"   ; the element is of this namespace, else of any
+//	          / "[" namespace "]"         ; the same
+//
+// A value is all up to the "]", without quotes. All conditions have to hold for one and the same element. The type of
+// a message that has none, or an unknown one, is normal (RFC 6121 §5.2.2). A rule with "-" refuses: a headline and what
+// carries nothing but chat states, receipts, markers and hints is dropped, all else is bounced. Errors are never
+// stored.
+//
+//	/message/received[urn:xmpp:receipts]                  store receipts, also with no-store
+//	-/message/received[xmlns=urn:xmpp:receipts]           refuse them
+//	/message/store-offline                                store what has such an element, of any namespace
+//	-/message/do-not-store                                refuse what has such an element
+//	-/message[@type=chat]/*[urn:xmpp:chat-markers:0]      refuse chat messages with a marker, or with a request for one
+//	/message/*[http://jabber.org/protocol/chatstates]     store chat states
+//	/message/x[jabber:x:event]                            store legacy events
+//	/message[@type=headline]                              store headlines
+//	-/message/plain,/message/received                     "-" comes first: what has both is refused
 //
 // # Limits
 //

@@ -90,6 +90,8 @@ func possible(a Action, r Reason) bool {
 	switch r {
 	case HasBody, HasReceipt, HasMarker, HintStore:
 		return a == Store
+	case Matcher:
+		return true
 	case HintNoStore, HintNoPermanent:
 		return a != Store
 	case Bodiless:

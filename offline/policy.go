@@ -9,8 +9,9 @@ import (
 // Policy is what an operator can choose about which messages are kept. Decide applies it; nothing else in the
 // gateway asks whether a message belongs into a mailbox.
 type Policy struct {
-	StoreBodiless    bool `env:"OFFLINE_STORE_BODILESS" desc:"keep chat and normal messages without a body, receipt, marker or store hint too; otherwise they are answered with service-unavailable"`
-	StoreNoPermanent bool `env:"OFFLINE_STORE_NO_PERMANENT" desc:"keep messages with the hint no-permanent-store (XEP-0334) until they are delivered; otherwise they are answered with service-unavailable"`
+	StoreBodiless    bool     `env:"OFFLINE_STORE_BODILESS" desc:"keep chat and normal messages without a body, receipt, marker or store hint too; otherwise they are answered with service-unavailable"`
+	Matchers         Matchers `env:"OFFLINE_MATCHERS" desc:"rules that decide what is kept before anything else does, in order, comma-separated, each [+|-]/message[…]/payload[…]; docs/operations.md has the grammar"`
+	StoreNoPermanent bool     `env:"OFFLINE_STORE_NO_PERMANENT" desc:"keep messages with the hint no-permanent-store (XEP-0334) until they are delivered; otherwise they are answered with service-unavailable"`
 }
 
 // Action is what happens to a message for a user who is not there.
@@ -46,6 +47,7 @@ const (
 	TypeHeadline                  // type headline
 	TypeGroupchat                 // type groupchat
 	NotMessage                    // presence or iq
+	Matcher                       // a rule of OFFLINE_MATCHERS
 	PairFull                      // OFFLINE_LIMIT reached
 	MessagesFull                  // OFFLINE_USER_LIMIT reached
 	BytesFull                     // OFFLINE_USER_BYTES reached
@@ -56,7 +58,7 @@ var reasonNames = [reasons]string{
 	HasBody: "body", HasReceipt: "receipt", HasMarker: "marker", HintStore: "hint_store",
 	HintNoStore: "hint_no_store", HintNoPermanent: "hint_no_permanent_store", Bodiless: "bodiless",
 	ChatStateOnly: "chat_state", Empty: "empty", TypeError: "error", TypeHeadline: "headline",
-	TypeGroupchat: "groupchat", NotMessage: "not_message", PairFull: "pair_full", MessagesFull: "messages_full",
+	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", PairFull: "pair_full", MessagesFull: "messages_full",
 	BytesFull: "bytes_full",
 }
 
@@ -68,6 +70,7 @@ var bounceText = [reasons]string{
 	HintNoPermanent: "The recipient is offline and the message asked not to be stored",
 	Bodiless:        "The recipient is offline and messages without a body are not stored",
 	TypeGroupchat:   "The recipient is offline and groupchat messages are not stored",
+	Matcher:         "The recipient is offline and messages of this kind are not stored",
 	PairFull:        "The recipient is offline and too many of your messages to them are waiting already",
 	MessagesFull:    "The recipient is offline and their mailbox is full",
 	BytesFull:       "The recipient is offline and their mailbox is full",
@@ -108,6 +111,14 @@ func Decide(st *stanza.Stanza, p Policy) Verdict {
 	switch string(st.TypeRaw()) {
 	case "error": // hints inside of errors are not looked at (XEP-0334 §5)
 		return Verdict{Drop, TypeError}
+	}
+	if refuse, ok := p.Matchers.match(st); ok {
+		if !refuse {
+			return Verdict{Store, Matcher}
+		}
+		return Verdict{refusal(st), Matcher}
+	}
+	switch string(st.TypeRaw()) {
 	case "groupchat":
 		return Verdict{Bounce, TypeGroupchat}
 	case "headline":
@@ -143,6 +154,15 @@ func Decide(st *stanza.Stanza, p Policy) Verdict {
 		return Verdict{Store, Bodiless}
 	}
 	return Verdict{Bounce, Bodiless}
+}
+
+// refusal is how what could not be stored is refused: as RFC 6121 §8.5.2.2.1 has it, unless there is no content that
+// the sender could miss.
+func refusal(st *stanza.Stanza) Action {
+	if string(st.TypeRaw()) == "headline" || st.Payloads()&^(passing|receipts|markers) == 0 {
+		return Drop
+	}
+	return Bounce
 }
 
 // refuses reports whether a hint forbids to store. It wins over the hint store: what was stored against the sender's

@@ -93,7 +93,7 @@ func TestBadValues(t *testing.T) {
 		"HOLDFAST_OFFLINE_LIMIT=-1", "HOLDFAST_ROSTER_ITEMS=-1", "HOLDFAST_JOURNAL_SEGMENT=1", "HOLDFAST_JOURNAL_BYTES=1",
 		"HOLDFAST_WS_MAX_MESSAGE=8388608", // more than a segment of the journal
 		"HOLDFAST_CHECKPOINT_INTERVAL=-1s", "HOLDFAST_ENDED_SESSIONS=-1s", "HOLDFAST_SQLITE_SYNCHRONOUS=off",
-		"HOLDFAST_ORIGINS=not an origin",
+		"HOLDFAST_ORIGINS=not an origin", "HOLDFAST_OFFLINE_MATCHERS=/message/a,/iq",
 	} {
 		name, _, _ := strings.Cut(kv, "=")
 		_, err := loadConfig([]string{kv})
@@ -110,6 +110,7 @@ func TestGoodValues(t *testing.T) {
 	cfg, err := loadConfig([]string{
 		"HOLDFAST_DOMAINS=Example.org, chat.example.org", "HOLDFAST_LOG_LEVEL=debug", "HOLDFAST_READY_DELAY=2s",
 		"HOLDFAST_DATA_DIR=", // as compose files pass what is not set
+		"HOLDFAST_OFFLINE_MATCHERS=-/message[@type=chat]/a[urn:b],/message", "HOLDFAST_OFFLINE_MATCHERS=",
 		"HOLDFAST_OFFLINE_LIMIT=0", "HOLDFAST_SETTLE_WINDOW=0", "HOLDFAST_CHECKPOINT_INTERVAL=0", "HOLDFAST_JOURNAL_BYTES=0",
 	})
 	if err != nil {

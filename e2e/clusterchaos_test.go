@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/internal/testkit/boshclient"
 	"holdfast/internal/testkit/cutproxy"
 	"holdfast/internal/testkit/gatewayproc"
 	"holdfast/internal/testkit/haproxyproc"
@@ -21,8 +22,11 @@ import (
 // secure is where clients connect through a balancer, or a proxy in front of it.
 func secure(addr string) string { return "wss://" + addr + "/xmpp-websocket" }
 
-// model is the third library beside strophe and xmppjs.
-const model = "model"
+// The model clients are further libraries beside strophe and xmppjs.
+const (
+	model     = "model"
+	modelBOSH = "model-bosh"
+)
 
 // storm is a cluster behind a balancer, the clients that use it, and what is counted.
 type storm struct {
@@ -37,6 +41,7 @@ type storm struct {
 
 	names  []string
 	models map[string]*modelUser
+	bosh   map[string]*boshUser
 	stock  map[string]*nodeClient
 
 	mu      sync.Mutex
@@ -48,7 +53,7 @@ func startStorm(t *testing.T, clients map[string]string) *storm {
 	t.Helper()
 	s := &storm{
 		t: t, prefix: redisproc.Prefix(), redis: redisproc.Standalone(t, redisproc.Durable...), count: new(tally.Tally),
-		models: map[string]*modelUser{}, stock: map[string]*nodeClient{},
+		models: map[string]*modelUser{}, bosh: map[string]*boshUser{}, stock: map[string]*nodeClient{},
 	}
 	s.nodes = gatewayproc.StartNodes(t, gatewayproc.Cluster{
 		RedisURL: s.redis.URL(), Prefix: s.prefix, DatabaseURL: postgresproc.New(t),
@@ -71,9 +76,15 @@ func startStorm(t *testing.T, clients map[string]string) *storm {
 	slices.Sort(s.names)
 	s.nodes[0].AddUsers(append([]string{"away"}, s.names...)...)
 	for _, name := range s.names {
-		if clients[name] == model {
+		switch clients[name] {
+		case model:
 			u := s.model(name)
 			s.models[name] = u
+			s.weather.proxies = append(s.weather.proxies, u.proxy)
+			continue
+		case modelBOSH:
+			u := s.modelBOSH(name, len(s.bosh))
+			s.bosh[name] = u
 			s.weather.proxies = append(s.weather.proxies, u.proxy)
 			continue
 		}
@@ -86,6 +97,9 @@ func startStorm(t *testing.T, clients map[string]string) *storm {
 		s.stock[name] = startNodeTLS(t, clients[name], name, secure(p.Addr()), s.balancer.File, true, countingEvents(name, s.count, true))
 	}
 	for _, u := range s.models {
+		u.awaitAvailable(t)
+	}
+	for _, u := range s.bosh {
 		u.awaitAvailable(t)
 	}
 	for _, c := range s.stock {
@@ -107,20 +121,34 @@ func (s *storm) model(name string) *modelUser {
 	})
 }
 
+// modelBOSH runs a client whose requests the balancer hands to one gateway after the other.
+func (s *storm) modelBOSH(name string, way int) *boshUser {
+	cfg := boshWays[len(boshWays)-1-way%len(boshWays)]
+	cfg.Roots, cfg.Wait = s.balancer.Roots, time.Second // less than the balancer's patience
+	return runBOSH(s.t, name, s.balancer.Addr(), boshclient.ClientConfig{
+		Config:   cfg,
+		OnStanza: func(e *xmppclient.Element) { countStanza(name, e, s.count, true) },
+		OnAck:    func(id string) { countAck(id, s.count) },
+	})
+}
+
 // say has a client send the next n messages of a stream.
 func (s *storm) say(st tally.Stream, n int) {
 	for range n {
 		id, xml := chatMessage(st, s.count.Send(st))
-		if u := s.models[st.From]; u != nil {
-			u.client.Send(id, xml)
-		} else {
+		switch {
+		case s.models[st.From] != nil:
+			s.models[st.From].client.Send(id, xml)
+		case s.bosh[st.From] != nil:
+			s.bosh[st.From].client.Send(id, xml)
+		default:
 			s.stock[st.From].chat(id, xml)
 		}
 	}
 }
 
-// TestClusterOnABadNetwork is the delivery contract in one run: stock clients of both libraries and model clients talk
-// through a balancer with a cluster of three, in pairs within and across libraries and to somebody who is away, while
+// TestClusterOnABadNetwork is the delivery contract in one run: stock clients of both libraries and model clients, over
+// WebSocket and BOSH, talk through a balancer with a cluster of three, in pairs within and across libraries and to somebody who is away, while
 // connections break, gateways are killed, stand still until others take them for dead and are restarted one by one, and
 // Redis dies and comes back. What was acknowledged is delivered, came back, or is in offline storage, exactly once and
 // in order; and when everybody has left nothing is left in Redis.
@@ -130,12 +158,13 @@ func TestClusterOnABadNetwork(t *testing.T) {
 	messages := 3_000 * scale(t)
 	s := startStorm(t, map[string]string{
 		"anna": strophe, "bert": xmppjs, "cleo": model, "dora": strophe, "emil": xmppjs, "fred": model,
+		"gina": modelBOSH, "hugo": modelBOSH,
 	})
 	var streams []tally.Stream
-	for _, p := range [][2]string{{"anna", "bert"}, {"cleo", "dora"}, {"emil", "fred"}, {"cleo", "fred"}} {
+	for _, p := range [][2]string{{"anna", "bert"}, {"cleo", "dora"}, {"emil", "fred"}, {"cleo", "fred"}, {"gina", "hugo"}, {"hugo", "anna"}} {
 		streams = append(streams, tally.Stream{From: p[0], To: p[1]}, tally.Stream{From: p[1], To: p[0]})
 	}
-	for _, from := range []string{"anna", "emil", "fred"} {
+	for _, from := range []string{"anna", "emil", "fred", "gina"} {
 		streams = append(streams, tally.Stream{From: from, To: "away"})
 	}
 	plan := cutproxy.Plan(cutproxy.Script{
@@ -191,6 +220,10 @@ func (s *storm) check() {
 			c.mu.Unlock()
 			continue
 		}
+		if u := s.bosh[name]; u != nil {
+			checkBOSH(t, u)
+			continue
+		}
 		u := s.models[name]
 		stats := u.client.Stats()
 		t.Logf("%s: %+v", name, stats)
@@ -226,7 +259,11 @@ func (s *storm) leave() {
 			c.stop()
 			continue
 		}
-		s.models[name].leave(s.t)
+		leave := s.models[name].leave
+		if u := s.bosh[name]; u != nil {
+			leave = u.leave
+		}
+		leave(s.t)
 	}
 	s.servers.end()
 	for i, g := range s.nodes {

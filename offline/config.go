@@ -15,6 +15,7 @@ type Config struct {
 	Limit        int           `env:"OFFLINE_LIMIT" desc:"messages kept for one recipient from one sender (bare JIDs); 0 for no limit"`
 	UserLimit    int           `env:"OFFLINE_USER_LIMIT" desc:"messages kept for one recipient; 0 for no limit"`
 	UserBytes    int64         `env:"OFFLINE_USER_BYTES" desc:"bytes of messages kept for one recipient; 0 for no limit"`
+	OverLimit    OverLimit     `env:"OFFLINE_OVER_LIMIT" desc:"what happens to a message over one of these limits: error (the sender gets service-unavailable) or drop (silently)"`
 	Lifetime     time.Duration `env:"OFFLINE_LIFETIME" desc:"how long a message is kept, counted from when the gateway took it; 0 for ever"`
 	Window       time.Duration `env:"OFFLINE_WINDOW" desc:"how long a write waits for others to share its transaction (nothing waits for it but the freeing of the journal); 0 writes at once"`
 	Batch        int           `env:"OFFLINE_BATCH" desc:"writes in one transaction; 0 for no limit"`

@@ -10,7 +10,7 @@
 //	(presence, iq)                                                drop
 //	error      any                                                drop
 //	any other  a rule of OFFLINE_MATCHERS                         as the rule says
-//	groupchat  any                                                bounce
+//	groupchat  any                                                bounce, or as chat by OFFLINE_GROUPCHAT
 //	headline   hint store, and none against storing               store
 //	headline   any other                                          drop
 //	chat, normal, none, any other word:
@@ -31,6 +31,12 @@
 // not stored; only what means nothing later is dropped. XEP-0334 lets no-permanent-store wait in a mailbox, which is
 // no permanent archive; so it does, unless the operator thinks otherwise. A hint that forbids to store wins over store.
 // Delays, stanza ids, threads and legacy events are no content.
+//
+// OFFLINE_STORAGE switches storage off: what would be stored is bounced with the text "Bounce offline message" (error),
+// or everything is dropped (drop), be it that the clients of these users fetch an archive, or that they have to do
+// without. What is in the mailboxes is still delivered. Only where drop is configured, here and in OFFLINE_OVER_LIMIT,
+// does the sender of content hear nothing; the decision is counted. A message whose receipt did not come, and which
+// the mailbox does not take then, is answered all the same (package packetcache).
 //
 // # Matchers
 //
@@ -63,6 +69,7 @@
 // # Limits
 //
 // Messages of one sender for one recipient (OFFLINE_LIMIT), messages and bytes of one recipient, each lifted by 0.
+// What is over one is bounced, or dropped by OFFLINE_OVER_LIMIT.
 // They are counted exactly, with what is not yet committed, so that of many senders at once none gets in above the
 // limit. [Mailbox.Force] goes past them.
 //

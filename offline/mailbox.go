@@ -98,7 +98,7 @@ func (m *Mailbox) Decide(st *stanza.Stanza) Verdict {
 
 // Put decides about a message for to, a user who is not there, and stores it when that is the verdict: when Put
 // returns, every other method sees the message, and a Checkpoint that begins later waits for it. Over a limit the
-// verdict is Bounce and the error ErrFull. While OFFLINE_PENDING_BYTES of writes wait for the store the error is ErrBusy:
+// verdict is Bounce, or Drop by OFFLINE_OVER_LIMIT, and the error ErrFull. While OFFLINE_PENDING_BYTES of writes wait for the store the error is ErrBusy:
 // Put does not wait for room, since its caller holds locks that everybody needs; who gets it lets go of them and calls
 // Room. Any other error says that the message was not stored for a reason of the store's own.
 //
@@ -111,7 +111,9 @@ func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (V
 	}
 	full, err := m.put(ctx, to, st, true)
 	if errors.Is(err, ErrFull) {
-		v = Verdict{Bounce, full}
+		if v = (Verdict{Bounce, full}); m.cfg.OverLimit == LimitDrop {
+			v.Action = Drop
+		}
 	} else if err != nil {
 		return v, err
 	}

@@ -96,6 +96,8 @@ func possible(a Action, r Reason) bool {
 		return a != Store
 	case Bodiless:
 		return a != Drop
+	case Disabled, PairFull, MessagesFull, BytesFull:
+		return a != Store
 	case ChatStateOnly, Empty, TypeError, TypeHeadline, NotMessage:
 		return a == Drop
 	}

@@ -1,6 +1,9 @@
 package offline
 
 import (
+	"fmt"
+	"slices"
+
 	mstanza "mellium.im/xmpp/stanza"
 
 	"holdfast/stanza"
@@ -9,9 +12,61 @@ import (
 // Policy is what an operator can choose about which messages are kept. Decide applies it; nothing else in the
 // gateway asks whether a message belongs into a mailbox.
 type Policy struct {
+	Storage          Storage  `env:"OFFLINE_STORAGE" desc:"on keeps messages for users who are away; error and drop keep nothing new, and answer the sender with service-unavailable, or not at all"`
+	Groupchat        bool     `env:"OFFLINE_GROUPCHAT" desc:"keep messages of type groupchat as if they were of type chat, for rooms that send to members who are away; otherwise they are answered with service-unavailable"`
 	StoreBodiless    bool     `env:"OFFLINE_STORE_BODILESS" desc:"keep chat and normal messages without a body, receipt, marker or store hint too; otherwise they are answered with service-unavailable"`
 	Matchers         Matchers `env:"OFFLINE_MATCHERS" desc:"rules that decide what is kept before anything else does, in order, comma-separated, each [+|-]/message[…]/payload[…]; docs/operations.md has the grammar"`
 	StoreNoPermanent bool     `env:"OFFLINE_STORE_NO_PERMANENT" desc:"keep messages with the hint no-permanent-store (XEP-0334) until they are delivered; otherwise they are answered with service-unavailable"`
+}
+
+// Storage says whether messages are kept at all.
+type Storage uint8
+
+const (
+	// StorageOn keeps what the rest of the policy wants kept.
+	StorageOn Storage = iota
+	// StorageError bounces what would be kept.
+	StorageError
+	// StorageDrop drops it, and all that would be bounced.
+	StorageDrop
+)
+
+var storageNames = [...]string{StorageOn: "on", StorageError: "error", StorageDrop: "drop"}
+
+func (s Storage) String() string { return storageNames[s] }
+
+// UnmarshalText reads OFFLINE_STORAGE.
+func (s *Storage) UnmarshalText(text []byte) error {
+	i := slices.Index(storageNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%q is none of on, error, drop", text)
+	}
+	*s = Storage(i)
+	return nil
+}
+
+// OverLimit says what happens to what is over a limit.
+type OverLimit uint8
+
+const (
+	// LimitError bounces it, with a text that says which limit.
+	LimitError OverLimit = iota
+	// LimitDrop drops it.
+	LimitDrop
+)
+
+var overLimitNames = [...]string{LimitError: "error", LimitDrop: "drop"}
+
+func (o OverLimit) String() string { return overLimitNames[o] }
+
+// UnmarshalText reads OFFLINE_OVER_LIMIT.
+func (o *OverLimit) UnmarshalText(text []byte) error {
+	i := slices.Index(overLimitNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%q is neither error nor drop", text)
+	}
+	*o = OverLimit(i)
+	return nil
 }
 
 // Action is what happens to a message for a user who is not there.
@@ -48,6 +103,7 @@ const (
 	TypeGroupchat                 // type groupchat
 	NotMessage                    // presence or iq
 	Matcher                       // a rule of OFFLINE_MATCHERS
+	Disabled                      // OFFLINE_STORAGE
 	PairFull                      // OFFLINE_LIMIT reached
 	MessagesFull                  // OFFLINE_USER_LIMIT reached
 	BytesFull                     // OFFLINE_USER_BYTES reached
@@ -58,7 +114,7 @@ var reasonNames = [reasons]string{
 	HasBody: "body", HasReceipt: "receipt", HasMarker: "marker", HintStore: "hint_store",
 	HintNoStore: "hint_no_store", HintNoPermanent: "hint_no_permanent_store", Bodiless: "bodiless",
 	ChatStateOnly: "chat_state", Empty: "empty", TypeError: "error", TypeHeadline: "headline",
-	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", PairFull: "pair_full", MessagesFull: "messages_full",
+	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Disabled: "disabled", PairFull: "pair_full", MessagesFull: "messages_full",
 	BytesFull: "bytes_full",
 }
 
@@ -71,6 +127,7 @@ var bounceText = [reasons]string{
 	Bodiless:        "The recipient is offline and messages without a body are not stored",
 	TypeGroupchat:   "The recipient is offline and groupchat messages are not stored",
 	Matcher:         "The recipient is offline and messages of this kind are not stored",
+	Disabled:        "Bounce offline message", // the text that other servers have
 	PairFull:        "The recipient is offline and too many of your messages to them are waiting already",
 	MessagesFull:    "The recipient is offline and their mailbox is full",
 	BytesFull:       "The recipient is offline and their mailbox is full",
@@ -104,6 +161,18 @@ const (
 // Decide says what is done with st when its recipient has no available resource of non-negative priority. It is
 // pure: limits are not its business. The package's doc has the table.
 func Decide(st *stanza.Stanza, p Policy) Verdict {
+	v := p.decide(st)
+	switch {
+	case p.Storage == StorageError && v.Action == Store:
+		return Verdict{Bounce, Disabled}
+	case p.Storage == StorageDrop && v.Action != Drop:
+		return Verdict{Drop, Disabled}
+	}
+	return v
+}
+
+// decide is Decide with storage switched on.
+func (p Policy) decide(st *stanza.Stanza) Verdict {
 	if st.Kind() != stanza.Message {
 		return Verdict{Drop, NotMessage}
 	}
@@ -120,14 +189,16 @@ func Decide(st *stanza.Stanza, p Policy) Verdict {
 	}
 	switch string(st.TypeRaw()) {
 	case "groupchat":
-		return Verdict{Bounce, TypeGroupchat}
+		if !p.Groupchat {
+			return Verdict{Bounce, TypeGroupchat}
+		}
 	case "headline":
 		if _, refused := p.refuses(has); !refused && has.Has(stanza.HintStore) {
 			return Verdict{Store, HintStore}
 		}
 		return Verdict{Drop, TypeHeadline}
 	}
-	// chat, normal, no type and, as RFC 6121 §5.2.2 has it, any other word for a type
+	// chat, normal, groupchat on request, no type and, as RFC 6121 §5.2.2 has it, any other word for a type
 	if reason, refused := p.refuses(has); refused {
 		switch {
 		case has&^passing == 0 && has.Has(stanza.ChatState):

@@ -134,9 +134,23 @@ func TestDecide(t *testing.T) {
 		{"OFFLINE_STORE_NO_PERMANENT", offline.Policy{StoreNoPermanent: true}, body + noPermanent, keep(offline.HasBody)},
 		{"OFFLINE_STORE_NO_PERMANENT", offline.Policy{StoreNoPermanent: true}, composing + noPermanent, drop(offline.ChatStateOnly)},
 		{"OFFLINE_STORE_NO_PERMANENT", offline.Policy{StoreNoPermanent: true}, body + noPermanent + noStore, bounce(offline.HintNoStore)},
+		{"OFFLINE_STORAGE=error", offline.Policy{Storage: offline.StorageError}, body, bounce(offline.Disabled)},
+		{"OFFLINE_STORAGE=error", offline.Policy{Storage: offline.StorageError}, composing, drop(offline.ChatStateOnly)},
+		{"OFFLINE_STORAGE=error", offline.Policy{Storage: offline.StorageError}, body + noStore, bounce(offline.HintNoStore)},
+		{"OFFLINE_STORAGE=drop", offline.Policy{Storage: offline.StorageDrop}, body, drop(offline.Disabled)},
+		{"OFFLINE_STORAGE=drop", offline.Policy{Storage: offline.StorageDrop}, body + noStore, drop(offline.Disabled)},
+		{"OFFLINE_STORAGE=drop", offline.Policy{Storage: offline.StorageDrop}, composing, drop(offline.ChatStateOnly)},
+		{"OFFLINE_GROUPCHAT is about others", offline.Policy{Groupchat: true}, other, bounce(offline.Bodiless)},
 	} {
 		if got := offline.Decide(typed(t, "chat", tt.inner), tt.policy); got != tt.want {
 			t.Errorf("%s: %s: %v for %v, want %v for %v", tt.name, tt.inner, got.Action, got.Reason, tt.want.Action, tt.want.Reason)
+		}
+	}
+
+	// OFFLINE_GROUPCHAT: as chat.
+	for _, tt := range chat {
+		if got := offline.Decide(typed(t, "groupchat", tt.inner), offline.Policy{Groupchat: true}); got != tt.want {
+			t.Errorf("OFFLINE_GROUPCHAT: %s: %v for %v, want %v for %v", tt.name, got.Action, got.Reason, tt.want.Action, tt.want.Reason)
 		}
 	}
 
@@ -154,7 +168,7 @@ func TestDecide(t *testing.T) {
 func TestVerdictCondition(t *testing.T) {
 	for _, r := range []offline.Reason{
 		offline.TypeGroupchat, offline.HintNoStore, offline.HintNoPermanent, offline.Bodiless,
-		offline.PairFull, offline.MessagesFull, offline.BytesFull,
+		offline.Matcher, offline.Disabled, offline.PairFull, offline.MessagesFull, offline.BytesFull,
 	} {
 		e := offline.Verdict{Action: offline.Bounce, Reason: r}.Condition()
 		if e.Condition != "service-unavailable" || e.Type != "cancel" || e.Text["en"] == "" {

@@ -71,10 +71,15 @@ func (h *Hub[S, V]) messageLocked(u *user[S], from S, st *stanza.Stanza, bare st
 	case "error":
 		return verdict, true, nil
 	case "groupchat":
+		if u.targets = u.receivers(u.targets[:0]); len(u.targets) == 0 && h.backend.Storable(st) {
+			return h.backend.Store(from, bare, st) // the operator wants it so
+		}
 		return verdict, false, nil
 	case "headline":
 		if u.targets = u.receivers(u.targets[:0]); len(u.targets) > 0 {
 			_, err = h.backend.Deliver(from, st, u.targets)
+		} else if h.backend.Storable(st) {
+			return h.backend.Store(from, bare, st)
 		}
 		return verdict, true, err
 	}

@@ -37,6 +37,7 @@ type backend struct {
 	takes    map[*device]bool
 	all      bool // everybody takes
 	storable bool
+	anyType  bool  // the policy keeps headlines and groupchat too
 	err      error // of everything
 }
 
@@ -82,7 +83,7 @@ func (b *backend) Store(_ *device, user stanza.Addr, _ *stanza.Stanza) (verdict,
 	return b.verdict, b.verdict == kept, nil
 }
 
-func (b *backend) Storable(*stanza.Stanza) bool { return b.storable }
+func (b *backend) Storable(st *stanza.Stanza) bool { return b.storable && (b.anyType || later(st)) }
 
 func (b *backend) Unroutable(_ *device, _ *stanza.Stanza, why verdict) error {
 	b.note(strings.TrimSpace("error " + string(why)))
@@ -342,5 +343,20 @@ func TestTable(t *testing.T) {
 	check("", "", nil)
 	if n := users(h); n != 0 {
 		t.Errorf("%d users in the table", n)
+	}
+}
+
+// What the policy keeps is offered to the mailbox when nobody is there, of whatever type it is.
+func TestTypesKeptOnRequest(t *testing.T) {
+	for _, typ := range []string{"headline", "groupchat"} {
+		b := newBackend()
+		b.anyType = true
+		h := New[*device, verdict](b)
+		if err := h.Message(romeo, message(t, typ, "", "")); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(b.did, ", "); got != "store" {
+			t.Errorf("%s: %q", typ, got)
+		}
 	}
 }

@@ -142,7 +142,7 @@ func (sv *Service) storeByRules(rules *amp.Ruleset, from *Session, user stanza.A
 		if o.Delivery == amp.None {
 			err = sv.notified(from, st, notify)
 		}
-	case Refused, Full: // Unroutable has the last word
+	case Refused, Full, Off: // Unroutable has the last word
 		return v, false, nil
 	}
 	return v, true, err

@@ -172,6 +172,8 @@ func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) err
 	switch why {
 	case Full:
 		cond.Text = map[string]string{"en": "the recipient's offline storage is full"}
+	case Off:
+		cond.Text = map[string]string{"en": "Bounce offline message"}
 	case Refused, Kept, Dropped:
 	}
 	if from == nil {

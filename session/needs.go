@@ -93,6 +93,7 @@ const (
 	Kept
 	Refused // the sender gets service-unavailable (RFC 6121 §8.5.2.2)
 	Full    // likewise, because a limit is reached
+	Off     // likewise, because nothing is stored for anybody
 )
 
 // Receipts is the packet cache: messages that await their receipt (XEP-0184), and the rules for what proves one.

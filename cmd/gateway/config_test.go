@@ -94,6 +94,7 @@ func TestBadValues(t *testing.T) {
 		"HOLDFAST_WS_MAX_MESSAGE=8388608", // more than a segment of the journal
 		"HOLDFAST_CHECKPOINT_INTERVAL=-1s", "HOLDFAST_ENDED_SESSIONS=-1s", "HOLDFAST_SQLITE_SYNCHRONOUS=off",
 		"HOLDFAST_ORIGINS=not an origin", "HOLDFAST_OFFLINE_MATCHERS=/message/a,/iq",
+		"HOLDFAST_OFFLINE_STORAGE=off", "HOLDFAST_OFFLINE_OVER_LIMIT=shout", "HOLDFAST_OFFLINE_GROUPCHAT=perhaps",
 	} {
 		name, _, _ := strings.Cut(kv, "=")
 		_, err := loadConfig([]string{kv})
@@ -111,6 +112,7 @@ func TestGoodValues(t *testing.T) {
 		"HOLDFAST_DOMAINS=Example.org, chat.example.org", "HOLDFAST_LOG_LEVEL=debug", "HOLDFAST_READY_DELAY=2s",
 		"HOLDFAST_DATA_DIR=", // as compose files pass what is not set
 		"HOLDFAST_OFFLINE_MATCHERS=-/message[@type=chat]/a[urn:b],/message", "HOLDFAST_OFFLINE_MATCHERS=",
+		"HOLDFAST_OFFLINE_STORAGE=drop", "HOLDFAST_OFFLINE_OVER_LIMIT=drop", "HOLDFAST_OFFLINE_GROUPCHAT=true",
 		"HOLDFAST_OFFLINE_LIMIT=0", "HOLDFAST_SETTLE_WINDOW=0", "HOLDFAST_CHECKPOINT_INTERVAL=0", "HOLDFAST_JOURNAL_BYTES=0",
 	})
 	if err != nil {

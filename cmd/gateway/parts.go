@@ -211,7 +211,9 @@ func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session
 		v, err = m.Put(m.ctx, user, st)
 	}
 	switch {
-	case err == offline.ErrFull: //nolint:errorlint // returned as it is
+	case err == offline.ErrFull && v.Action == offline.Drop: //nolint:errorlint // returned as it is
+		return session.Dropped, nil
+	case err == offline.ErrFull: //nolint:errorlint // likewise
 		return session.Full, nil
 	case err != nil:
 		return session.Refused, busy(err)
@@ -219,6 +221,8 @@ func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session
 		return session.Kept, nil
 	case v.Action == offline.Drop:
 		return session.Dropped, nil
+	case v.Reason == offline.Disabled:
+		return session.Off, nil
 	}
 	return session.Refused, nil
 }

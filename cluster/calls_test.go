@@ -14,7 +14,7 @@ type names struct {
 	mu      sync.Mutex
 	known   map[string]Knowledge
 	asked   map[string]int
-	looked  int // calls of Knows
+	looked  int           // calls of Knows
 	waiting chan struct{} // closed to let answers go out; nil when they need not wait
 }
 

@@ -236,8 +236,8 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 
 // handOn finds another place for one message of an ended session. It reports false when the mailbox refuses it.
 func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (bool, error) {
-	if onlyShown(e.st) {
-		return true, nil
+	if onlyShown(e.st) || e.flags&fromMailbox != 0 && chosenLocked(t) {
+		return true, nil // it is in the mailbox, for who reads that by itself
 	}
 	if e.copies != nil && (e.copies.open.Load() > 1 || e.copies.acked.Load() || e.copies.restored && sv.hadCopy(t, s, e.st.ID)) {
 		e.copies.open.Add(-1)

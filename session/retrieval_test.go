@@ -332,6 +332,26 @@ func TestChoiceStopsADrain(t *testing.T) {
 	}, pages)
 }
 
+func TestUnackedMailboxIsNotHandedToWhoChose(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		romeo := w.bound("romeo/orchard")
+		for _, n := range numbers(1, 3) {
+			romeo.chat("juliet", n)
+		}
+		a, b := w.managed("juliet/a").available(), w.managed("juliet/b")
+		b.headers("")
+		b.available()
+		a.cut()
+		time.Sleep(w.cfg.ResumeTimeout + time.Second)
+		if got := b.bodiesOf(); len(got) > 0 {
+			t.Errorf("given %q", got)
+		}
+		if h := b.headers(""); len(h.Items) != 3 {
+			t.Errorf("%d are left", len(h.Items))
+		}
+	})
+}
+
 func TestShownIsNotHandedOn(t *testing.T) {
 	// What a session was only shown is in the mailbox, or was removed: it goes nowhere when the session ends.
 	inTime(t, func(t *testing.T, w *world) {

@@ -13,7 +13,7 @@ import (
 func trimMemory(ctx context.Context) {
 	const (
 		every = 5 * time.Second
-		worth = 8 << 20 // bytes of garbage
+		worth = 8 << 20 // bytes of garbage, and an eighth of what is used
 	)
 	samples := []metrics.Sample{
 		{Name: "/gc/cycles/total:gc-cycles"},
@@ -32,8 +32,11 @@ func trimMemory(ctx context.Context) {
 		metrics.Read(samples)
 		lastCycles, lastSize := cycles, size
 		cycles, size = samples[0].Value.Uint64(), samples[2].Value.Uint64()
-		quiet := cycles == lastCycles && size-min(size, lastSize) < worth/8
-		if quiet && size > samples[1].Value.Uint64()+worth {
+		live := samples[1].Value.Uint64()
+		enough := max(worth, live/8)
+		// Long polls that come round once a minute are quiet enough.
+		quiet := cycles == lastCycles && size-min(size, lastSize) < enough/2
+		if quiet && size > live+enough {
 			debug.FreeOSMemory()
 		}
 	}

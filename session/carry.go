@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -31,7 +32,7 @@ func (st *stream) Keep(sid string, state []byte, linger time.Duration) {
 	}
 	first := s.carried.sid != sid || s.carried.linger != linger
 	s.carried.sid, s.carried.linger = sid, linger
-	s.carried.state = append(s.carried.state[:0], state...)
+	s.carried.state = bytes.Clone(state) // a checkpoint may still read the one before
 	// A checkpoint that looks now sees both the record and the state, or neither.
 	var err error
 	if first {

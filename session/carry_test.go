@@ -116,6 +116,22 @@ func TestContinueAfterKill(t *testing.T) {
 	}
 }
 
+// A checkpoint is written with nothing locked, and what is noted meanwhile is none of its business.
+func TestKeepWhileCheckpointIsWritten(t *testing.T) {
+	w := newWorld(t)
+	defer w.stop()
+	romeo := w.carriedBound("romeo/b")
+	romeo.carrier().Keep("sid", []byte("before"), time.Minute)
+	c := w.sv.Checkpoint(func() {})
+	romeo.carrier().Keep("sid", []byte("behind"), time.Minute)
+	for _, ch := range c.Changed {
+		if ch.State.Addr == romeo.addr && string(ch.State.Carried) != "before" {
+			t.Errorf("the checkpoint has %q", ch.State.Carried)
+		}
+	}
+	c.Commit()
+}
+
 // A kept transport is waited for as long as it asked for; then the session ends, and what it did not get is stored.
 func TestContinueTooLate(t *testing.T) {
 	w := newWorld(t)

@@ -169,19 +169,11 @@ func (s *Session) goOn(sid string, attach func(state []byte) (Transport, Peer, u
 		s.log.Error("kept transport not readable", "error", err)
 		return nil, 0
 	}
-	st := &stream{
-		sv: s.sv, transport: t, peer: p, log: s.log, born: time.Now(),
-		state: bound, user: s.addr.Bare(), domain: s.addr.Server(), carried: true,
-	}
+	st := s.sv.newStream(t, p)
+	st.log, st.state, st.user, st.domain, st.carried = s.log, bound, s.addr.Bare(), s.addr.Server(), true
 	st.authed.Store(true)
 	st.session.Store(s)
-	if s.expiry != nil {
-		s.expiry.Stop()
-		s.expiry = nil
-	}
-	s.detached, s.stream = time.Time{}, st
-	s.out.sent = min(max(sent, s.out.acked), s.out.last())
-	s.asked, s.asking, s.probing, s.owed = s.out.sent, false, false, false
+	s.attachLocked(st, min(max(sent, s.out.acked), s.out.last()))
 	if err := s.noteLocked(); err != nil {
 		s.log.Error("session not recorded", "error", err)
 	}

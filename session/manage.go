@@ -256,15 +256,9 @@ func (st *stream) resume(e *stanza.Element) error {
 		}
 		return err
 	}
-	if s.expiry != nil {
-		s.expiry.Stop()
-		s.expiry = nil
-	}
 	done := s.ackLocked(place, nil)
 	sid := s.dropLocked() // the client is not on that transport any more
-	s.detached, s.stream = time.Time{}, st
-	s.out.sent, s.asked, s.asking, s.probing = s.out.acked, s.out.acked, false, false
-	s.owed = false
+	s.attachLocked(st, s.out.acked)
 	settled := s.handled
 	s.settled = settled // settleNow saw to it, and a later <a h/> may not say less
 	err = s.noteLocked()
@@ -288,6 +282,17 @@ func (st *stream) resume(e *stanza.Element) error {
 	sv.drainMore(s)
 	st.transport.Wake()
 	return nil
+}
+
+// attachLocked gives the session to a stream, whose client has been sent the outbox up to sent.
+func (s *Session) attachLocked(st *stream, sent uint64) {
+	if s.expiry != nil {
+		s.expiry.Stop()
+		s.expiry = nil
+	}
+	s.detached, s.stream = time.Time{}, st
+	s.out.sent, s.asked = sent, sent
+	s.asking, s.probing, s.owed = false, false, false
 }
 
 func (s *Session) attached() *stream {

@@ -3,8 +3,6 @@ package session
 import (
 	"time"
 
-	mstanza "mellium.im/xmpp/stanza"
-
 	"holdfast/amp"
 	"holdfast/stanza"
 )
@@ -51,20 +49,6 @@ func (sv *Service) checkRules(from *Session, st *stanza.Stanza) (checked *stanza
 		}
 	}
 	return st, false, nil
-}
-
-// tellSender sends something about a stanza to where it came from.
-func (sv *Service) tellSender(from *Session, about *stanza.Stanza) error {
-	switch {
-	case about == nil:
-		return nil
-	case from == nil:
-		sv.sendTo(about.To, about)
-		return nil
-	case from.peer != "":
-		return sv.replyTo(from, about)
-	}
-	return from.send(nil, about)
 }
 
 // rulesOf is what a message that was checked asks for, nil when that is nothing.
@@ -160,5 +144,3 @@ func (sv *Service) unroutableByRules(rules *amp.Ruleset, from *Session, st *stan
 // ampInfo is what the disco node of AMP says (§3.1).
 var ampInfo = []byte("<query xmlns='" + nsDiscoInfo + "' node='" + amp.NS + "'>" +
 	string(info("category='server' type='im' name='Holdfast'", amp.Features)[len("<query xmlns='"+nsDiscoInfo+"'>"):]))
-
-var errNoNode = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound}

@@ -99,15 +99,12 @@ func (s *Session) refuse(e *stanza.Element, cond mstanza.Error) error {
 
 // reply answers a stanza that was rewritten already.
 func (s *Session) reply(st *stanza.Stanza, cond mstanza.Error) error {
-	if s.peer != "" {
-		return s.sv.answer(s, st, cond)
-	}
 	reply := stanza.ErrorReply(st, cond)
 	if reply == nil {
 		return nil
 	}
 	s.sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
-	return s.send(nil, reply)
+	return s.sv.tellSender(s, reply)
 }
 
 var (
@@ -116,6 +113,7 @@ var (
 	policyViolation      = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.PolicyViolation}
 	internalServerError  = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.InternalServerError}
 	badRequest           = mstanza.Error{Type: mstanza.Modify, Condition: mstanza.BadRequest}
+	errNoNode            = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound} // of disco, XEP-0013
 )
 
 // message routes a message of the client (RFC 6121 §5, §8).

@@ -108,16 +108,12 @@ func (sv *Service) account(from *Session, st *stanza.Stanza) error {
 	}
 	payload := st.Child(0)
 	if typ == "get" && payload.Is(nsDiscoInfo, "query") && payload.Attr("node") == "" {
-		watchers, err := sv.subs.Watchers(sv.ctx, st.To)
+		may, err := sv.maySee(st.From.Bare(), st.To)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(watchers, st.From.Bare()) {
-			result := stanza.Result(st, accountInfo)
-			if from.peer != "" {
-				return sv.replyTo(from, result)
-			}
-			return from.send(nil, result)
+		if may {
+			return sv.tellSender(from, stanza.Result(st, accountInfo))
 		}
 	}
 	return from.reply(st, serviceUnavailable)
@@ -250,7 +246,7 @@ func discoItems(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 		return mailboxHeaders(s, q)
 	}
 	if q.Attr("node") != "" {
-		return nil, mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound}
+		return nil, errNoNode
 	}
 	return []byte("<query xmlns='" + nsDiscoItems + "'/>"), nil
 }

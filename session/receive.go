@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	mstanza "mellium.im/xmpp/stanza"
-
 	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
@@ -176,7 +174,7 @@ func (sv *Service) refused(ctx context.Context, p *Session, m Message, why error
 	switch m.Op {
 	case opMessage, opDirect, opAccount:
 		if st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{}); err == nil {
-			return sv.answer(p, st, internalServerError)
+			return p.reply(st, internalServerError)
 		}
 	}
 	return nil
@@ -315,7 +313,7 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 		return sv.atHome(p, user, m, func() error {
 			found, err := sv.router.Direct(st.To, p, st)
 			if typ := string(st.TypeRaw()); err == nil && !found && st.Kind() == stanza.IQ && (typ == "get" || typ == "set") {
-				return sv.answer(p, st, serviceUnavailable)
+				return p.reply(st, serviceUnavailable)
 			}
 			return err
 		})
@@ -368,14 +366,18 @@ func (sv *Service) atHome(p *Session, user stanza.Addr, m Message, f func() erro
 	}
 }
 
-// answer tells the sender of a stanza that came from another node of an error.
-func (sv *Service) answer(p *Session, st *stanza.Stanza, cond mstanza.Error) error {
-	reply := stanza.ErrorReply(st, cond)
-	if reply == nil {
+// tellSender sends something about a stanza to where it came from.
+func (sv *Service) tellSender(from *Session, about *stanza.Stanza) error {
+	switch {
+	case about == nil:
 		return nil
+	case from == nil:
+		sv.sendTo(about.To, about)
+		return nil
+	case from.peer != "":
+		return sv.replyTo(from, about)
 	}
-	sv.metrics.bounced.WithLabelValues(string(cond.Condition)).Inc()
-	return sv.replyTo(p, reply)
+	return from.send(nil, about)
 }
 
 // replyTo sends a stanza back to where another one came from. There, or on the way, its home is known.

@@ -40,15 +40,16 @@ var (
 )
 
 const (
-	callAgain   = 30 * time.Millisecond // until all are asked, and asked again
-	callAtMost  = 250 * time.Millisecond
-	callTimeout = 20 * time.Second // to find who answers
-	callID      = 8
+	callAgain    = 30 * time.Millisecond // until all are asked, and asked again
+	callAtMost   = 250 * time.Millisecond
+	callPatience = 20 * time.Second
+	callID       = 8
 )
 
 // calls are those that this node makes and those that it answers.
 type calls struct {
-	callee Callee
+	callee   Callee
+	patience time.Duration // to find who answers
 
 	mu      sync.Mutex
 	last    uint64
@@ -59,8 +60,11 @@ type calls struct {
 
 // call is one that was made.
 type call struct {
-	round   byte // of who does not know; guarded by calls.mu
 	replies chan reply
+
+	// Owned by who called.
+	round byte // of asking
+	taken bool // a node said that it answers, and then was gone
 }
 
 // reply is what a node says to a call.
@@ -112,7 +116,7 @@ func (c *calls) end(id uint64) {
 func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]byte, error) {
 	id, made, first := n.calls.begin(name, first)
 	defer n.calls.end(id)
-	give := time.NewTimer(callTimeout)
+	give := time.NewTimer(n.calls.patience)
 	defer give.Stop()
 	payload := binary.LittleEndian.AppendUint64(nil, id)
 	payload = append(payload, 0)
@@ -141,6 +145,9 @@ func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]
 		case r != nil:
 			n.calls.foundAt(name, r.from)
 			return r.answer, nil
+		case made.taken: // it may have been for a minute, and its heir is looked for from now on
+			made.taken, wait = false, callAgain
+			give.Reset(n.calls.patience)
 		}
 		select {
 		case <-give.C:
@@ -163,6 +170,7 @@ func (n *Node) awaitReplies(ctx context.Context, c *call, asked []string, first 
 			case r.op == opAnswer:
 				return &r, nil
 			case r.op == opTaken:
+				c.taken = true
 				return n.awaitAnswer(ctx, c, r.from)
 			case r.round == c.round && slices.Contains(asked, r.from):
 				unknown[r.from] = true

@@ -126,6 +126,7 @@ func TestCallWhileNodeDies(t *testing.T) {
 	all := w.starts(3)
 	all[1].names.set("one", Known)
 	all[1].names.waiting = make(chan struct{})
+	all[0].node.calls.patience = 100 * time.Millisecond // it is held for longer than it may take to be found
 	type result struct {
 		answer string
 		err    error
@@ -140,12 +141,14 @@ func TestCallWhileNodeDies(t *testing.T) {
 		defer all[1].names.mu.Unlock()
 		return all[1].names.asked["one"] == 1
 	})
+	time.Sleep(2 * all[0].node.calls.patience)
 	all[1].kill()
 	all[2].names.set("one", Known)
 	if r := <-got; r.err != nil || r.answer != "one: ?" {
 		t.Errorf("got %q, %v", r.answer, r.err)
 	}
 	close(all[1].names.waiting)
+	all[0].node.calls.patience = callPatience
 	// And one that is asked of a node that is dead already.
 	all[2].names.set("two", Known)
 	if answer, err := all[0].calls(ctx, "two", all[1].id); err != nil || answer != "two: ?" {

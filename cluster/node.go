@@ -134,6 +134,7 @@ func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log
 		links: make(map[string]*link), members: make(map[string]*member), syncs: make(map[string]chan struct{}),
 		changed: make(chan struct{}), arrived: "0", heirOf: make(map[string]bool),
 	}
+	n.calls.patience = callPatience
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.homes, n.entries = newHomes(id, cfg, rdb, keys.Home, n.lives), make(map[string]uint64)
 	n.metrics = newMetrics(reg, n)

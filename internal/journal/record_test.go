@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"testing"
@@ -205,24 +206,51 @@ func TestSessionRoundTrip(t *testing.T) {
 }
 
 // A record that lost its end is never taken for a whole one, but for what ends with text: its length is the log's
-// business.
+// business, as is that of a session's record cut where an older gateway's ended (TestOlderSession).
 func TestTruncated(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		st := encode(stanzaRecords().Draw(t, "record"))
 		if _, err := journal.DecodeStanza(st[:rapid.IntRange(0, len(st)-1).Draw(t, "length")]); err == nil {
 			t.Fatal("part of a stanza record was taken for one")
 		}
-		se := sessionRecords().Draw(t, "session").Append(nil)
-		if _, err := journal.DecodeSession(se[:rapid.IntRange(0, len(se)-1).Draw(t, "length")]); err == nil {
+		session := sessionRecords().Draw(t, "session")
+		se, older := session.Append(nil), olderSession(session)
+		n := rapid.IntRange(0, len(se)-1).Filter(func(n int) bool { return n != len(older) }).Draw(t, "length")
+		if _, err := journal.DecodeSession(se[:n]); err == nil {
 			t.Fatal("part of a session record was taken for one")
 		}
-		n := journal.AppendCount(nil, 1, 2)
-		if _, _, err := journal.DecodeCount(n[:rapid.IntRange(0, len(n)-1).Draw(t, "length")]); err == nil {
+		count := journal.AppendCount(nil, 1, 2)
+		if _, _, err := journal.DecodeCount(count[:rapid.IntRange(0, len(count)-1).Draw(t, "length")]); err == nil {
 			t.Fatal("part of a count was taken for one")
 		}
 		q := stanzaRecords().Draw(t, "queued").Append(nil)
 		if _, _, err := journal.CutStanza(q[:rapid.IntRange(0, len(q)-1).Draw(t, "length")]); err == nil {
 			t.Fatal("part of a queue was taken for one")
+		}
+	})
+}
+
+// olderSession encodes r as gateways did before a transport could note something: without what stands behind the
+// addresses of directed presence.
+func olderSession(r *journal.Session) []byte {
+	b := r.Append(nil)
+	tail := binary.AppendUvarint(nil, r.Earlier)
+	tail = append(binary.AppendUvarint(tail, uint64(len(r.Sid))), r.Sid...)
+	tail = binary.AppendUvarint(tail, uint64(r.Linger))
+	tail = append(binary.AppendUvarint(tail, uint64(len(r.Carried))), r.Carried...)
+	return bytes.TrimSuffix(b, tail)
+}
+
+func TestOlderSession(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := sessionRecords().Draw(t, "session")
+		got, err := journal.DecodeSession(olderSession(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.Earlier, want.Sid, want.Linger, want.Carried = 0, "", 0, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("got  %+v\nwant %+v", got, want)
 		}
 	})
 }

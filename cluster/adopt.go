@@ -21,6 +21,23 @@ const (
 	pinAtOnce  = 500
 )
 
+// adoption is the taking over of one dead node and, before it, of those over whose adoption it died: what that had taken
+// of them is here with what it had itself, and anybody else would take it a second time.
+type adoption struct {
+	dead  string
+	doubt time.Duration // how long to wait after the fence yet
+	// Whose home this node became by it: Heir.Adopt need not say it again when it is tried again.
+	users map[stanza.Addr]bool
+	nodes []remains // those of this try, the dead one last
+}
+
+// remains is what this node has not got yet of a dead one whose sessions it has.
+type remains struct {
+	node    string
+	unsent  []Unsent
+	drained string // the last entry of the mailbox that was carried out
+}
+
 // adoptAll adopts dead nodes, one after the other.
 func (n *Node) adoptAll() {
 	for {
@@ -29,14 +46,14 @@ func (n *Node) adoptAll() {
 			return
 		case dead := <-n.adopt:
 			start := time.Now()
-			users, doubt := make(map[stanza.Addr]bool), n.doubt(dead)
+			a := &adoption{dead: dead, doubt: n.doubt(dead), users: make(map[stanza.Addr]bool)}
 			for wait := adoptRetry; ; wait = min(2*wait, 5*time.Second) {
-				mine, err := n.adoptNode(n.ctx, dead, users, &doubt)
+				err := n.adoptNode(n.ctx, a)
 				if err == nil {
-					if mine {
+					for _, e := range a.nodes {
 						n.metrics.adoptions.Inc()
 						n.metrics.adoptTime.Observe(time.Since(start).Seconds())
-						n.log.Info("estate of a dead node taken over", "dead", dead, "took", time.Since(start))
+						n.log.Info("estate of a dead node taken over", "dead", e.node, "took", time.Since(start))
 					}
 					break
 				}
@@ -57,87 +74,157 @@ func (n *Node) adoptAll() {
 	}
 }
 
-// adoptNode takes over a dead node. It reports false when another node does. Whose home this node became by it is noted in
-// users, as Heir.Adopt need not say it again when it is tried again. doubt is how long it has to wait after the fence.
-func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr]bool, doubt *time.Duration) (mine bool, err error) {
+// adoptNode takes over a dead node, and notes what it took. That is nothing when another node does it.
+func (n *Node) adoptNode(ctx context.Context, a *adoption) error {
+	a.nodes = a.nodes[:0]
+	if mine, err := n.inheritFrom(ctx, a, a.dead, nil); err != nil || !mine {
+		return err
+	}
+	for _, e := range a.nodes {
+		if err := n.sendRest(ctx, e.node, e.unsent); err != nil {
+			return err
+		}
+	}
+	// Whom the dead node handed over is known to be at the new home before the others count as this node's: to look for
+	// them at the dead one would send what comes out of its mailbox back there, for ever.
+	n.syncAll(ctx)
+	for _, e := range a.nodes {
+		n.inherit(e.node)
+	}
+	if err := n.drainAll(ctx, a); err != nil {
+		return err
+	}
+	for _, e := range a.nodes {
+		if err := n.bury(ctx, e.node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inheritFrom takes over all that a dead node had but its mailbox, after that of the nodes which it was taking over itself.
+// over names those over whose adoption this is done. It reports false when there is nothing, or another node does it.
+func (n *Node) inheritFrom(ctx context.Context, a *adoption, dead string, over []string) (mine bool, err error) {
 	left, err := n.leftSomething(ctx, dead)
 	if err != nil || !left {
 		return false, err
 	}
-	holder, err := n.heir.Fence(ctx, dead, dead) // one that has left has fenced itself
+	if mine, err := n.fenceOff(ctx, dead, over); err != nil || !mine {
+		return false, err
+	}
+	if a.doubt > 0 && !n.sleep(a.doubt) {
+		return false, ctx.Err()
+	}
+	a.doubt = 0
+	if err := n.openAll(ctx, dead); err != nil {
+		return false, err
+	}
+	n.beginHeir(dead)
+	estate, err := n.heir.Adopt(ctx, dead)
+	for _, user := range estate.Users {
+		a.users[user] = true
+	}
 	if err != nil {
 		return false, err
 	}
-	if holder != n.id {
+	over = append(over, dead)
+	for _, of := range estate.Adopted {
+		if slices.ContainsFunc(a.nodes, func(e remains) bool { return e.node == of }) || slices.Contains(over, of) {
+			continue
+		}
+		left, err := n.leftSomething(ctx, of)
+		if err == nil && left {
+			_, err = n.inheritFrom(ctx, a, of, over)
+		} else if err == nil {
+			err = n.heir.Bury(ctx, of) // the dead one had come as far as that
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	a.nodes = append(a.nodes, remains{node: dead, unsent: estate.Unsent, drained: "0"})
+	return true, nil
+}
+
+// fenceOff keeps a dead node from writing, and reports whether this node is the one to take it over: also in the place of
+// one of over, which were about to, or of any other that is dead.
+func (n *Node) fenceOff(ctx context.Context, dead string, over []string) (mine bool, err error) {
+	holder, err := n.heir.Fence(ctx, dead, dead) // one that has left has fenced itself
+	if err != nil || holder == n.id {
+		return err == nil, err
+	}
+	if !slices.Contains(over, holder) {
 		lives, err := n.lives(ctx, holder)
 		if err != nil || lives {
 			return false, err
 		}
 		// It died over it, and was adopted and buried meanwhile.
-		if holder, err = n.heir.Fence(ctx, dead, holder); err != nil || holder != n.id {
-			return false, err
-		}
 	}
-	if *doubt > 0 && !n.sleep(*doubt) {
-		return true, ctx.Err()
+	holder, err = n.heir.Fence(ctx, dead, holder)
+	return err == nil && holder == n.id, err
+}
+
+// drainAll carries out what lies in the mailboxes of an adoption's nodes and makes this node the home of their users; then
+// it closes the mailboxes, carries out what came meanwhile, and says how far each sender's messages were taken.
+func (n *Node) drainAll(ctx context.Context, a *adoption) error {
+	if _, err := n.drainOnce(ctx, a); err != nil {
+		return err
 	}
-	*doubt = 0
-	n.beginHeir(dead)
-	estate, err := n.heir.Adopt(ctx, dead)
-	for _, user := range estate.Users {
-		users[user] = true
-	}
-	if err != nil {
-		return true, err
-	}
-	for _, of := range estate.Adopted {
-		if err := n.goOn(ctx, of, dead); err != nil {
-			return true, err
-		}
-	}
-	if err := n.sendRest(ctx, dead, estate.Unsent); err != nil {
-		return true, err
-	}
-	// Whom the dead node handed over is known to be at the new home before the others count as this node's: to look for
-	// them at the dead one would send what comes out of its mailbox back there, for ever.
+	// Also without anything drained: the dead node may have passed something on, or handed somebody over.
 	n.syncAll(ctx)
-	n.inherit(dead)
-	pinned := false
-	for last := "0"; ; {
-		before := last
-		if last, err = n.drain(ctx, dead, last); err != nil {
-			return true, err
-		}
-		// What was passed on is in the others' mailboxes before anybody hears that this mailbox is done with.
-		if err := n.Checkpoint(ctx); err != nil {
-			return true, err
-		}
-		if !pinned || last != before {
-			n.syncAll(ctx) // and further, where it was passed on again
-		}
-		if !pinned {
-			if err := n.pinAll(ctx, slices.Collect(maps.Keys(users)), dead); err != nil {
-				return true, err
-			}
-			n.endInherit(dead)
-			pinned = true
-		}
-		sealed, err := n.seal(ctx, dead, last)
-		if err != nil {
-			return true, err
-		}
-		if sealed {
-			break
+	if err := n.pinAll(ctx, a); err != nil {
+		return err
+	}
+	for _, e := range a.nodes {
+		n.endInherit(e.node)
+	}
+	for _, e := range a.nodes {
+		if err := n.close(ctx, e.node); err != nil {
+			return err
 		}
 	}
+	came, err := n.drainOnce(ctx, a)
+	if err != nil {
+		return err
+	}
+	if came {
+		n.syncAll(ctx)
+	}
+	// What was carried out is safe before it is gone.
+	if err := n.journal.Settle(ctx); err != nil {
+		return err
+	}
+	for _, e := range a.nodes {
+		if err := n.seal(ctx, e.node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drainOnce carries out what lies in the mailboxes of an adoption's nodes, the earliest first, and reports whether there
+// was something. What it passed on is in the others' mailboxes then: before anybody hears that these are done with.
+func (n *Node) drainOnce(ctx context.Context, a *adoption) (came bool, err error) {
+	for i := range a.nodes {
+		e, before := &a.nodes[i], a.nodes[i].drained
+		if e.drained, err = n.drain(ctx, e.node, before); err != nil {
+			return came, err
+		}
+		came = came || e.drained != before
+	}
+	return came, n.awaitPassedOn(ctx, false)
+}
+
+// bury deletes what is left of a dead node, and forgets it.
+func (n *Node) bury(ctx context.Context, dead string) error {
 	if err := n.heir.Bury(ctx, dead); err != nil {
-		return true, err
+		return err
 	}
 	if err := n.rdb.Del(ctx, n.keys.Node(dead, "fence")).Err(); err != nil {
-		return true, fmt.Errorf("cluster: bury: %w", err)
+		return fmt.Errorf("cluster: bury: %w", err)
 	}
 	if err := n.rdb.HDel(ctx, n.keys.Nodes(), dead).Err(); err != nil {
-		return true, fmt.Errorf("cluster: bury: %w", err)
+		return fmt.Errorf("cluster: bury: %w", err)
 	}
 	n.mu.Lock()
 	_, known := n.members[dead]
@@ -148,11 +235,11 @@ func (n *Node) adoptNode(ctx context.Context, dead string, users map[stanza.Addr
 		n.changed = make(chan struct{})
 	}
 	n.mu.Unlock()
+	n.noteSealed(dead) // senders here went by its mailbox, even if this node never saw it alive
 	if known {
-		n.noteSealed(dead)
 		n.recv.Gone(dead)
 	}
-	return true, nil
+	return nil
 }
 
 // doubt is how long a node that is taken for dead may go on.
@@ -173,26 +260,6 @@ func (n *Node) leftSomething(ctx context.Context, dead string) (bool, error) {
 	}
 	fenced, err := n.rdb.Exists(ctx, n.keys.Node(dead, "fence")).Result()
 	return fenced > 0, err
-}
-
-// goOn makes this node the one that goes on with an adoption over which the dead one died: what that had taken of it is
-// here now, and anybody else would take it a second time. Others leave it to the dead one as long as that is a member.
-func (n *Node) goOn(ctx context.Context, of, dead string) error {
-	holder, err := n.heir.Fence(ctx, of, dead)
-	if err != nil || holder != n.id {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	m := n.members[of]
-	if m == nil {
-		m = &member{moved: time.Now()}
-	}
-	if !m.adopting {
-		m.adopting = true
-		n.queueAdoptionLocked(of, m)
-	}
-	return nil
 }
 
 // beginHeir notes that the users of a dead node come here.
@@ -270,78 +337,127 @@ func (n *Node) sendOne(ctx context.Context, l *link, u Unsent) error {
 	}
 }
 
-// drain carries out what lies in a dead node's mailbox behind the entry last, and returns the last entry.
+// A dead node's mailbox takes what is still sent to the node under the first name, and nothing under the second: what is
+// left in it is then carried out, and a tomb says how much that was. Senders wait so long.
+const (
+	mailboxDead   = "mailbox:dead"
+	mailboxClosed = "mailbox:closed"
+)
+
+// drain carries out what lies in a dead node's mailbox behind the entry last, and returns the last entry. What comes
+// meanwhile stays.
 func (n *Node) drain(ctx context.Context, dead, last string) (string, error) {
-	key := n.keys.Node(dead, "mailbox:dead")
-	for {
-		start := "-"
-		if last != "0" {
-			start = "(" + last
-		}
-		entries, err := n.rdb.XRangeN(ctx, key, start, "+", drainPage).Result()
+	for _, name := range []string{mailboxDead, mailboxClosed} { // it is one of them
+		key := n.keys.Node(dead, name)
+		newest, err := n.rdb.XRevRangeN(ctx, key, "+", "-", 1).Result()
 		if err != nil {
 			return last, fmt.Errorf("cluster: mailbox of %s: %w", dead, err)
 		}
-		for _, entry := range entries {
-			if err := n.carryOut(entry, dead); err != nil {
-				return last, err
+		for full := len(newest) > 0; full; {
+			start := "-"
+			if last != "0" {
+				start = "(" + last
 			}
-			last = entry.ID
-		}
-		if len(entries) < drainPage {
-			return last, nil
+			entries, err := n.rdb.XRangeN(ctx, key, start, newest[0].ID, drainPage).Result()
+			if err != nil {
+				return last, fmt.Errorf("cluster: mailbox of %s: %w", dead, err)
+			}
+			for _, entry := range entries {
+				if err := n.carryOut(entry, dead); err != nil {
+					return last, err
+				}
+				last = entry.ID
+			}
+			full = len(entries) == drainPage
 		}
 	}
+	return last, nil
 }
 
-// sealScript deletes a dead node's mailbox, KEYS[1], if nothing is in it behind ARGV[1], and leaves in KEYS[2] how far
-// each sender's messages were taken.
-var sealScript = redis.NewScript(`
-local start = '-'
-if ARGV[1] ~= '0' then start = '(' .. ARGV[1] end
-if #redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', 1) > 0 then
-	return 0
+// renameScript renames KEYS[1] to KEYS[2] if it is there.
+var renameScript = redis.NewScript(`
+if redis.call('EXISTS', KEYS[1]) == 1 then
+	redis.call('RENAME', KEYS[1], KEYS[2])
 end
+return 1`)
+
+// close lets nothing more into a dead node's mailbox: who sends to it could keep this node busy for ever.
+func (n *Node) close(ctx context.Context, dead string) error {
+	return n.renameMailbox(ctx, dead, mailboxDead, mailboxClosed)
+}
+
+// openAll opens again what an adoption had closed that came to nothing, this node's or that of a dead one: before it is
+// tried again nobody may have to wait for the end of it, as this node's checkpoints do.
+func (n *Node) openAll(ctx context.Context, dead string) error {
+	names, err := n.rdb.HKeys(ctx, n.keys.Nodes()).Result()
+	if err != nil {
+		return fmt.Errorf("cluster: members: %w", err)
+	}
+	for _, name := range names {
+		holder, err := n.rdb.Get(ctx, n.keys.Node(name, "fence")).Result()
+		switch {
+		case errors.Is(err, redis.Nil):
+			continue
+		case err != nil:
+			return fmt.Errorf("cluster: fence of %s: %w", name, err)
+		}
+		if holder == n.id || holder == dead {
+			if err := n.renameMailbox(ctx, name, mailboxClosed, mailboxDead); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) renameMailbox(ctx context.Context, dead, from, to string) error {
+	err := renameScript.Run(ctx, n.rdb, []string{n.keys.Node(dead, from), n.keys.Node(dead, to)}).Err()
+	if err != nil {
+		return fmt.Errorf("cluster: mailbox of %s: %w", dead, err)
+	}
+	return nil
+}
+
+// sealScript deletes a dead node's mailbox, KEYS[1], and leaves in KEYS[2] how far each sender's messages were taken.
+var sealScript = redis.NewScript(`
 redis.call('DEL', KEYS[1])
-for i = 3, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
 	redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
 end
 redis.call('HSET', KEYS[2], '', '')
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[1])
 return 1`)
 
-func (n *Node) seal(ctx context.Context, dead, last string) (bool, error) {
-	// What was carried out is safe before it is gone.
-	if err := n.journal.Settle(ctx); err != nil {
-		return false, err
-	}
-	args := []any{last, tombTime.Milliseconds()}
+func (n *Node) seal(ctx context.Context, dead string) error {
+	args := []any{tombTime.Milliseconds()}
 	for from, seen := range n.recv.Received(dead) {
 		args = append(args, from, seen)
 	}
-	ok, err := sealScript.Run(ctx, n.rdb, []string{n.keys.Node(dead, "mailbox:dead"), n.keys.Node(dead, "tomb")}, args...).Bool()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("cluster: seal mailbox of %s: %w", dead, err)
+	err := sealScript.Run(ctx, n.rdb, []string{n.keys.Node(dead, mailboxClosed), n.keys.Node(dead, "tomb")}, args...).Err()
+	if err != nil {
+		return fmt.Errorf("cluster: seal mailbox of %s: %w", dead, err)
 	}
-	return ok, nil
+	return nil
 }
 
-// pinAll tells everybody that the users of a dead node are this node's.
-func (n *Node) pinAll(ctx context.Context, users []stanza.Addr, dead string) error {
-	for len(users) > 0 {
-		some := users[:min(len(users), pinAtOnce)]
-		users = users[len(some):]
+// pinAll tells everybody that the users of the adoption's nodes are this node's.
+func (n *Node) pinAll(ctx context.Context, a *adoption) error {
+	users, args := slices.Collect(maps.Keys(a.users)), []any{n.id}
+	for _, e := range a.nodes {
+		args = append(args, e.node)
+	}
+	for some := range slices.Chunk(users, pinAtOnce) {
 		pipe := n.rdb.Pipeline()
 		cmds := make([]*redis.Cmd, len(some))
 		for i, user := range some {
-			cmds[i] = pinScript.Eval(ctx, pipe, []string{n.keys.Home(user.String())}, n.id, dead)
+			cmds[i] = pinScript.Eval(ctx, pipe, []string{n.keys.Home(user.String())}, args...)
 		}
 		if _, err := pipe.Exec(ctx); err != nil {
-			return fmt.Errorf("cluster: homes of %s: %w", dead, err)
+			return fmt.Errorf("cluster: homes of %s: %w", a.dead, err)
 		}
 		for i, cmd := range cmds {
 			if ok, err := cmd.Bool(); err == nil && !ok {
-				if err := n.pinOver(ctx, some[i], dead); err != nil {
+				if err := n.pinOver(ctx, some[i], a.dead); err != nil {
 					return err
 				}
 			}
@@ -350,9 +466,8 @@ func (n *Node) pinAll(ctx context.Context, users []stanza.Addr, dead string) err
 	return nil
 }
 
-// pinOver pins a user of a dead node who is somebody else's by the key: of a node that the dead one had adopted, or of
-// one that handed the user over to the dead one, which did not live to say so. What the journals say counts, as long as
-// the user has not moved on from here.
+// pinOver pins a user of a dead node who is somebody else's by the key: of one that handed the user over to the dead one,
+// which did not live to say so. What the journals say counts, as long as the user has not moved on from here.
 func (n *Node) pinOver(ctx context.Context, user stanza.Addr, dead string) error {
 	key := n.keys.Home(user.String())
 	for n.homes.Here(user) {

@@ -56,7 +56,7 @@ func TestHeirCarriesOn(t *testing.T) {
 		w.arrived(far.addr, other.name, 10)
 		w.arrived(u.addr, s.name, 423)
 		w.goneFrom(victim, all[1], all[2])
-		for _, what := range []string{"fence", "mailbox", "mailbox:dead"} {
+		for _, what := range []string{"fence", "mailbox", mailboxDead, mailboxClosed} {
 			if n, err := w.admin.Exists(ctx, w.keys.Node(victim.id, what)).Result(); n != 0 || err != nil {
 				t.Errorf("%s is left: %v", what, err)
 			}
@@ -104,7 +104,7 @@ func TestLateMessages(t *testing.T) {
 	victim.kill()
 	s.sends(t, u, 5) // into the mailbox that the heir has
 	w.await("the mailbox has them", func() bool {
-		n, _ := w.admin.XLen(ctx, w.keys.Node(victim.id, "mailbox:dead")).Result()
+		n, _ := w.admin.XLen(ctx, w.keys.Node(victim.id, mailboxDead)).Result()
 		return n > 0
 	})
 	<-adopted
@@ -121,6 +121,49 @@ func TestLateMessages(t *testing.T) {
 	if rerouted != 5 {
 		t.Errorf("%d messages were rerouted", rerouted)
 	}
+}
+
+// Others do not stop sending to the users of a dead node, and it is buried all the same.
+func TestBurialDoesNotWaitForSilence(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		ctx := within(t)
+		all := w.starts(3)
+		victim := all[0]
+		u, v := w.client("user"), w.client("another")
+		must(t, u.connect(ctx, victim))
+		must(t, v.connect(ctx, victim))
+		senders := []*client{w.client("sender"), w.client("other")}
+		buried := make(chan struct{})
+		var sending sync.WaitGroup
+		for i, s := range senders {
+			must(t, s.connect(ctx, all[1+i]))
+			s.sends(t, u, 1)
+			w.arrived(u.addr, s.name, 1)
+			sending.Go(func() {
+				for n := 0; ; n++ {
+					select {
+					case <-buried:
+						return
+					default:
+					}
+					s.say([]stanza.Addr{u.addr, v.addr}[n%2])
+					if err := s.flush(ctx); err != nil {
+						t.Error(err)
+						return
+					}
+					time.Sleep(500 * time.Microsecond)
+				}
+			})
+		}
+		victim.kill()
+		w.goneFrom(victim, all[1:]...)
+		close(buried)
+		sending.Wait()
+		for _, s := range senders {
+			w.arrived(u.addr, s.name, s.count[u.addr.String()])
+			w.arrived(v.addr, s.name, s.count[v.addr.String()])
+		}
+	})
 }
 
 // An error in the middle of an adoption: it is done again, and nobody's home is forgotten.

@@ -337,11 +337,18 @@ func (h *homes) take(user stanza.Addr, from string, seen uint32, pins bool) {
 	} else if p.node != h.self {
 		h.away--
 	}
-	if p.via == "" && p.node != h.self && p.underWay(from, seen) {
+	inherits := h.estates[from]
+	switch {
+	case p.via != "":
+	case p.node != h.self && p.underWay(from, seen):
 		p.via, p.viaLast = p.node, p.last
+	case inherits != nil:
+		// What others sent to the dead node is still in its mailbox. Of their sessions some may be here by now: what
+		// they send goes the same way.
+		p.via, p.viaLast = from, 0
 	}
 	p.node, p.last, p.trails, p.pinned = h.self, 0, false, true
-	p.inherits = h.estates[from]
+	p.inherits = inherits
 	if pins {
 		h.unsaid[user] = struct{}{}
 	}

@@ -17,14 +17,18 @@ import (
 
 // This file keeps the keys of the users whose home this node is.
 
-// pinScript keeps KEYS[1] for ever if it is ARGV[1]'s, or makes it so in place of ARGV[2].
+// pinScript keeps KEYS[1] for ever if it is ARGV[1]'s, or makes it so in place of one of the others.
 var pinScript = redis.NewScript(`
 local home = redis.call('GET', KEYS[1])
 if home == ARGV[1] then
 	redis.call('PERSIST', KEYS[1])
 	return 1
 end
-if not home or home == ARGV[2] then
+local free = not home
+for i = 2, #ARGV do
+	free = free or home == ARGV[i]
+end
+if free then
 	redis.call('SET', KEYS[1], ARGV[1])
 	return 1
 end

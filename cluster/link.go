@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type link struct {
 	queue   []pending
 	sending bool          // a goroutine works on the queue
 	idle    chan struct{} // closed when sending ends; nil while nobody waits for that
+	barred  bool          // the node is dead and its mailbox closed for the moment
 	sealed  bool          // the node is dead and its mailbox worked off: nothing can be sent any more
 	closed  bool          // what was to be sent went elsewhere, and whoever comes now has to look anew
 	done    uint32        // newest journaled message that is in the mailbox
@@ -57,10 +59,11 @@ type link struct {
 	entries uint64 // number of the newest entry for the mailbox; owned by send
 }
 
-// waiter is called when the mailbox has everything up to seq.
+// waiter is called when the mailbox has everything up to seq, or, if patient is not set, takes nothing at the moment.
 type waiter struct {
-	seq uint32
-	f   func()
+	seq     uint32
+	patient bool
+	f       func()
 }
 
 // why says what a forwarded message means for the user's home.
@@ -152,16 +155,34 @@ func (l *link) rest() {
 
 func (p *pending) size() int64 { return int64(len(p.msg.Payload) + 128) }
 
-// whenSent calls f when the mailbox has everything that was forwarded before. The link's mu is not held then.
-func (l *link) whenSent(f func()) {
+// whenSent calls f when the mailbox has everything that was forwarded before; one who is not patient does not wait while
+// it is a dead node's and closed. The link's mu is not held then.
+func (l *link) whenSent(patient bool, f func()) {
 	l.mu.Lock()
-	if l.done == l.seq || l.closed {
+	if l.done == l.seq || l.closed || !patient && (l.barred || l.sealed) {
 		l.mu.Unlock()
 		f()
 		return
 	}
-	l.waiters = append(l.waiters, waiter{l.seq, f})
+	l.waiters = append(l.waiters, waiter{l.seq, patient, f})
 	l.mu.Unlock()
+}
+
+// bar notes that the mailbox takes nothing at the moment.
+func (l *link) bar() {
+	var due []func()
+	l.mu.Lock()
+	l.barred = true
+	l.waiters = slices.DeleteFunc(l.waiters, func(w waiter) bool {
+		if !w.patient {
+			due = append(due, w.f)
+		}
+		return !w.patient
+	})
+	l.mu.Unlock()
+	for _, f := range due {
+		f()
+	}
 }
 
 const (
@@ -204,11 +225,17 @@ func (l *link) send() {
 				l.rest()
 				return // the next one who has the journal sends it
 			}
+			if errors.Is(err, errBarred) {
+				l.bar()
+				l.n.sleep(barredRetry)
+				continue
+			}
 			l.n.metrics.sendErrors.Inc()
 			l.n.sleep(wait)
 			wait = min(2*wait, sendRetryMax)
 		}
 		if sealed {
+			l.bar()
 			l.mu.Lock()
 			l.sealed = true
 			l.restLocked()
@@ -220,6 +247,11 @@ func (l *link) send() {
 		l.sent(count)
 	}
 }
+
+// errBarred says that a dead node's mailbox is closed, and not yet known how much its heir takes.
+var errBarred = errors.New("cluster: mailbox closed")
+
+const barredRetry = 5 * time.Millisecond
 
 // post appends to the mailbox, and when that was taken away, to what its heir works off. It reports sealed when that is
 // done with. What is appended twice, because a reply was lost, has the same number, unless that is 0.
@@ -235,7 +267,7 @@ func (l *link) post(blob []byte, durable bool, number uint64) (sealed bool, err 
 	if number != 0 {
 		values = append(values, "n", number)
 	}
-	for _, name := range []string{"mailbox", "mailbox:dead"} {
+	for _, name := range []string{"mailbox", mailboxDead} {
 		err := n.rdb.XAdd(n.ctx, &redis.XAddArgs{Stream: n.keys.Node(l.to, name), NoMkStream: true, Values: values}).Err()
 		switch {
 		case err == nil:
@@ -246,7 +278,21 @@ func (l *link) post(blob []byte, durable bool, number uint64) (sealed bool, err 
 			return false, fmt.Errorf("cluster: mailbox: %w", err)
 		}
 	}
-	return true, nil
+	for i, names := range [][]string{{"tomb"}, {mailboxDead, mailboxClosed}} {
+		keys := make([]string, len(names))
+		for j, name := range names {
+			keys[j] = n.keys.Node(l.to, name)
+		}
+		switch there, err := n.rdb.Exists(n.ctx, keys...).Result(); {
+		case err != nil:
+			return false, fmt.Errorf("cluster: mailbox: %w", err)
+		case there > 0 && i == 1:
+			return false, errBarred
+		case there > 0:
+			return true, nil
+		}
+	}
+	return true, nil // so long ago that the tomb is gone
 }
 
 // sent takes the first count messages out.
@@ -264,6 +310,7 @@ func (l *link) sent(count int) {
 	}
 	clear(l.queue[:count])
 	l.queue = l.queue[count:]
+	l.barred = false
 	if newest != 0 {
 		l.done = newest
 		for len(l.waiters) > 0 && int32(l.waiters[0].seq-l.done) <= 0 {
@@ -307,7 +354,7 @@ func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
 			l.n.homes.buried(l.to)
 			l.mu.Unlock()
 			for _, w := range due {
-				l.n.passedOn(false, w.f) // it waits in other links
+				l.n.passedOn(false, w.patient, w.f) // it waits in other links
 			}
 			return
 		}

@@ -133,7 +133,7 @@ func blobOf(entry redis.XMessage) string {
 func (n *Node) own(from string, m Message) {
 	switch m.Op {
 	case opSync:
-		n.passedOn(false, func() {
+		n.passedOn(false, false, func() {
 			n.homes.awaitPins(n.ctx)
 			n.Tell(from, Message{Op: opSynced, Payload: m.Payload})
 		})
@@ -153,8 +153,9 @@ func (n *Node) own(from string, m Message) {
 }
 
 // passedOn calls f when every other mailbox has what was forwarded to it before and, with parked, what was parked here
-// is carried out.
-func (n *Node) passedOn(parked bool, f func()) {
+// is carried out. patient also waits for what has to go elsewhere, as somebody works off the mailbox of a dead node:
+// those who do that wait for each other, and so must not.
+func (n *Node) passedOn(parked, patient bool, f func()) {
 	n.mu.Lock()
 	links := make([]*link, 0, len(n.links))
 	for to, l := range n.links {
@@ -165,7 +166,7 @@ func (n *Node) passedOn(parked bool, f func()) {
 	n.mu.Unlock()
 	left := make(chan struct{}, len(links))
 	for _, l := range links {
-		l.whenSent(func() { left <- struct{}{} })
+		l.whenSent(patient, func() { left <- struct{}{} })
 	}
 	n.run(func() {
 		for range links {
@@ -181,9 +182,11 @@ func (n *Node) passedOn(parked bool, f func()) {
 
 // Checkpoint returns when everything that was forwarded before is in other mailboxes, so that the journal may forget
 // it.
-func (n *Node) Checkpoint(ctx context.Context) error {
+func (n *Node) Checkpoint(ctx context.Context) error { return n.awaitPassedOn(ctx, true) }
+
+func (n *Node) awaitPassedOn(ctx context.Context, patient bool) error {
 	done := make(chan struct{})
-	n.passedOn(true, func() { close(done) })
+	n.passedOn(true, patient, func() { close(done) })
 	select {
 	case <-done:
 		return nil

@@ -333,7 +333,7 @@ func (n *Node) Park(user stanza.Addr, m Message, o Origin) (bool, error) {
 func (n *Node) Tell(to string, m Message) bool { return to != n.id && n.link(to).tell(m) }
 
 // WhenSent calls f when a node's mailbox has everything that was forwarded to it before.
-func (n *Node) WhenSent(to string, f func()) { n.link(to).whenSent(f) }
+func (n *Node) WhenSent(to string, f func()) { n.link(to).whenSent(true, f) }
 
 // Room waits while too much waits for other nodes. Nothing may be locked.
 func (n *Node) Room(ctx context.Context) error {

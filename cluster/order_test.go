@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"io"
 	"testing"
 	"time"
 )
@@ -151,6 +152,68 @@ func TestPassingOnEnds(t *testing.T) {
 	if here, _, _ := all[0].node.homes.Counts(); here+away > 2 {
 		t.Errorf("%d places", here+away)
 	}
+}
+
+// The heir dies with the mailbox of the dead node unread; what a sender has sent since from elsewhere does not overtake
+// that, though it goes to the next heir at once.
+func TestOrderWhenAnHeirDies(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		ctx := within(t)
+		all := w.starts(4)
+		victim, first, second, far := all[0], all[1], all[2], all[3]
+		s, u := w.client("sender"), w.client("user")
+		must(t, s.connect(ctx, far))
+		must(t, u.connect(ctx, victim))
+		s.sends(t, u, 2)
+		w.arrived(u.addr, s.name, 2)
+		reached := make(chan struct{})
+		stages := func(g *gateway, f func(stage, dead string) error) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.adopt = f
+		}
+		stages(first, func(stage, dead string) error {
+			if stage != "adopted" || dead != victim.id {
+				return nil
+			}
+			close(reached)
+			<-first.ctx.Done()
+			return errKilled
+		})
+		leaves := func(_, dead string) error {
+			if dead == victim.id {
+				return io.ErrClosedPipe
+			}
+			return nil
+		}
+		stages(second, leaves)
+		stages(far, leaves)
+		held, _ := victim.hold()
+		s.sends(t, u, 3) // stay in its mailbox
+		<-held
+		victim.kill()
+		<-reached
+		stages(first, func(string, string) error { return io.ErrClosedPipe })
+		far.kill() // the sender's session goes on at the next heir
+		stages(second, func(stage, dead string) error {
+			if stage == "adopt" && dead == victim.id {
+				time.Sleep(time.Second) // so that what is not kept back comes first
+			}
+			return nil
+		})
+		w.goneFrom(far, second)
+		first.cancel()
+		first.kill()
+		must(t, s.connect(ctx, second))
+		w.await("the next heir has the user", func() bool { return second.node.Here(u.addr) })
+		s.sends(t, u, 3)
+		w.arrived(u.addr, s.name, 8)
+		w.goneFrom(victim, second)
+		w.goneFrom(first, second)
+		if home := w.home(u.addr); home != second.id {
+			t.Errorf("the user's home is %q", home)
+		}
+	})
 }
 
 // The user comes back to a node whose passed-on messages are still on their way round. That node delivers what others

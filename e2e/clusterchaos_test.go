@@ -265,6 +265,10 @@ func (s *storm) leave() {
 		}
 		leave(s.t)
 	}
+	for i := range s.nodes {
+		s.servers.awaitReady(i) // one that was paused last finds out that it was fenced, and is started again
+	}
+	awaitMembers(s.t, s.nodes, len(s.nodes))
 	s.servers.end()
 	for i, g := range s.nodes {
 		if code, took := g.Term(30 * time.Second); code != 0 {

@@ -15,7 +15,7 @@ import (
 
 var (
 	// ErrFenced says that another node has taken over what this one had: it may write nothing any more.
-	ErrFenced = errors.New("resume: this node was fenced")
+	ErrFenced = journal.ErrFenced
 	// ErrClosed says that the journal was closed.
 	ErrClosed = errors.New("resume: journal is closed")
 )

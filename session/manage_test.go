@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
 
@@ -588,6 +589,25 @@ func TestLostWhileResumed(t *testing.T) {
 		n.open()
 		n.send(pingIQ)
 		n.want("iq result p")
+	})
+}
+
+// What a node that was fenced says counts for nothing: it says nothing, and the client looks for one that has the session.
+func TestFencedNodeIsSilent(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		for _, act := range []func(c *client) *client{
+			func(c *client) *client { c.send(pingIQ); return c },
+			func(c *client) *client { c.send(chat(addr("romeo").String(), "x")); return c },
+			func(c *client) *client { return c.resumed(0) },
+		} {
+			c := w.managed("juliet/balcony")
+			w.journal.fail(journal.ErrFenced, journal.ErrFenced)
+			c = act(c)
+			c.finished(Broken)
+			c.want()
+			c.stream.Lost(nil)
+			w.journal.fail(nil, nil)
+		}
 	})
 }
 

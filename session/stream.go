@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
 
@@ -394,6 +395,11 @@ func (st *stream) fault(err error) {
 		st.failLocked(se)
 	case errors.As(err, &ce):
 		st.failRaw(stanza.UndefinedCondition.Condition, ce.Raw())
+	case errors.Is(err, journal.ErrFenced):
+		// Nothing that this node says counts any more. The client comes back to one that has its session.
+		st.over = true
+		st.release()
+		st.finish(Broken)
 	default:
 		st.log.Error("stanza not handled", "error", err)
 		st.failLocked(stanza.InternalServerError)

@@ -98,6 +98,9 @@ func (r *Session) Unresumable() { r.Token, r.Sid = "", "" }
 
 var errShort = errors.New("journal: record too short")
 
+// ErrFenced says that another node has taken over what this one had: it may write nothing any more.
+var ErrFenced = errors.New("journal: this node was fenced")
+
 // The encoding is fixed little-endian fields followed by the variable parts, each with a uvarint length.
 
 // AppendHead appends the fixed part of r to dst; the stanza's bytes follow it in the log.

@@ -330,6 +330,43 @@ func TestTwoHeirs(t *testing.T) {
 	})
 }
 
+// A node that was fenced knows it when its journal does, even while nobody is there to work off what it left: as long as
+// it shows that it lives, others leave to it what it had set out to adopt.
+func TestFencedByItsJournal(t *testing.T) {
+	w := shared(t)
+	ctx := within(t)
+	all := w.starts(3)
+	paused, heir, third := all[0], all[1], all[2]
+	stuck := make(chan struct{})
+	heir.mu.Lock()
+	heir.adopt = func(stage, dead string) error {
+		if stage == "adopt" && dead == paused.id {
+			select {
+			case <-stuck:
+			case <-heir.ctx.Done():
+			}
+		}
+		return nil
+	}
+	heir.mu.Unlock()
+	third.mu.Lock()
+	third.adopt = func(string, string) error { return io.ErrClosedPipe }
+	third.mu.Unlock()
+	paused.gate.close()
+	w.await("it is fenced", func() bool {
+		holder, _ := w.admin.Get(ctx, w.keys.Node(paused.id, "fence")).Result()
+		return holder == heir.id
+	})
+	paused.gate.open(false)
+	select {
+	case <-paused.node.Fenced():
+	case <-ctx.Done():
+		t.Error("it did not notice")
+	}
+	close(stuck)
+	w.goneFrom(paused, heir, third)
+}
+
 // A node whose process is stopped for longer than the lease finds itself fenced, and writes nothing.
 func TestPausedNodeIsFenced(t *testing.T) {
 	w := shared(t)

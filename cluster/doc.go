@@ -32,6 +32,6 @@
 //
 // # Goroutines
 //
-// One for the beat, one that reads the mailbox and calls the Receiver, one for trimming, one that keeps homes, one a
-// link with something to send, one an adoption. All end with Node.Close.
+// One for the beat, one that reads the mailbox and calls the Receiver, one for trimming, one that keeps homes, one that
+// waits for the fence, one for adoptions, one a link with something to send. All end with Node.Close.
 package cluster

@@ -43,7 +43,12 @@ type memJournal struct {
 	delay   time.Duration
 	hold    chan struct{} // Settle waits for it
 	settles int
+	fenced  chan struct{} // closed with errFenced
 }
+
+func newJournal() *memJournal { return &memJournal{fenced: make(chan struct{})} }
+
+func (j *memJournal) Fenced() <-chan struct{} { return j.fenced }
 
 func (j *memJournal) add(r record) error {
 	j.mu.Lock()
@@ -107,6 +112,9 @@ func (j *memJournal) end(why error, keep func(n int) int) {
 	defer j.mu.Unlock()
 	if j.gone == nil {
 		j.gone = why
+		if errors.Is(why, errFenced) {
+			close(j.fenced)
+		}
 		j.safe += keep(len(j.recs) - j.safe)
 		j.recs = j.recs[:j.safe:j.safe]
 	}

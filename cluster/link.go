@@ -20,6 +20,8 @@ type Journal interface {
 	Count(kind journal.Kind, session, count uint64) error
 	// Settle returns when everything appended before is safe.
 	Settle(ctx context.Context) error
+	// Fenced is closed when another node has taken the journal away.
+	Fenced() <-chan struct{}
 }
 
 // Origin is the inbound stanza that a message came of, as the journal names it; the zero Origin for none.

@@ -163,6 +163,7 @@ func (n *Node) Start(ctx context.Context, p Parts) error {
 	n.loops.Go(n.readMailbox)
 	n.loops.Go(n.trim)
 	n.loops.Go(n.adoptAll)
+	n.loops.Go(n.watchJournal)
 	n.loops.Go(func() { n.homes.keep(n.ctx, n.recv, n.log) })
 	n.log.Info("joined the cluster")
 	return nil
@@ -179,6 +180,16 @@ func (n *Node) setFenced() {
 		n.log.Error("fenced: other nodes have taken over what this one had")
 		close(n.fenced)
 	})
+}
+
+// watchJournal hears of the fence when the journal does. Until the heir has buried this node the beat goes on, and as long
+// as it does others wait for what this node had set out to adopt itself.
+func (n *Node) watchJournal() {
+	select {
+	case <-n.journal.Fenced():
+		n.setFenced()
+	case <-n.ctx.Done():
+	}
 }
 
 // Close ends the background work.

@@ -165,7 +165,7 @@ func (w *world) make() *gateway {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	g := &gateway{
-		w: w, id: id, rdb: w.open(), gate: newGate(), j: new(memJournal),
+		w: w, id: id, rdb: w.open(), gate: newGate(), j: newJournal(),
 		users: make(map[stanza.Addr]*person), coming: make(map[stanza.Addr]int), peers: make(map[string]*peer), taken: make(map[string]bool),
 	}
 	g.rdb.AddHook(g.gate)

@@ -150,18 +150,28 @@ func (n *Node) inheritFrom(ctx context.Context, a *adoption, dead string, over [
 // one of over, which were about to, or of any other that is dead.
 func (n *Node) fenceOff(ctx context.Context, dead string, over []string) (mine bool, err error) {
 	holder, err := n.heir.Fence(ctx, dead, dead) // one that has left has fenced itself
-	if err != nil || holder == n.id {
-		return err == nil, err
-	}
-	if !slices.Contains(over, holder) {
-		lives, err := n.lives(ctx, holder)
-		if err != nil || lives {
-			return false, err
+	if err == nil && holder != n.id {
+		if !slices.Contains(over, holder) {
+			lives, err := n.lives(ctx, holder)
+			if err != nil || lives {
+				return false, err
+			}
+			// It died over it, and was adopted and buried meanwhile.
 		}
-		// It died over it, and was adopted and buried meanwhile.
+		holder, err = n.heir.Fence(ctx, dead, holder)
 	}
-	holder, err = n.heir.Fence(ctx, dead, holder)
-	return err == nil && holder == n.id, err
+	if err != nil || holder != n.id {
+		return false, err
+	}
+	member, err := n.rdb.HExists(ctx, n.keys.Nodes(), dead).Result()
+	if err == nil && !member {
+		// It was buried in that moment, so the fence is new, and nobody's.
+		err = n.rdb.Del(ctx, n.keys.Node(dead, "fence")).Err()
+	}
+	if err != nil {
+		return false, fmt.Errorf("cluster: fence of %s: %w", dead, err)
+	}
+	return member, nil
 }
 
 // drainAll carries out what lies in the mailboxes of an adoption's nodes and makes this node the home of their users; then

@@ -26,3 +26,17 @@ func TestNobodyGoesToABuriedNode(t *testing.T) {
 		w.arrived(u.addr, s.name, 15)
 	})
 }
+
+// What a node has in Redis goes away by itself if it dies before it has entered the cluster, and not afterwards.
+func TestStreamsStay(t *testing.T) {
+	w := shared(t)
+	early, g := w.make(), w.start()
+	for _, name := range []string{"journal", "mailbox"} {
+		if d := w.admin.TTL(bg, w.keys.Node(early.id, name)).Val(); d <= 0 {
+			t.Errorf("%s of a node that has not entered: %v", name, d)
+		}
+		if d := w.admin.TTL(bg, w.keys.Node(g.id, name)).Val(); d != -1 {
+			t.Errorf("%s of a node of the cluster: %v", name, d)
+		}
+	}
+}

@@ -284,7 +284,7 @@ func (h *homes) learn(user stanza.Addr, node string, asked time.Time, turn uint6
 	defer h.mu.Unlock()
 	p := h.places[user]
 	switch {
-	case p != nil && (h.knownLocked(p) || p.leaving != nil):
+	case p != nil && (p.leaving != nil || h.knownLocked(p) && (p.node == h.self || node != h.self)):
 		return true // somebody else was quicker, or it came here meanwhile
 	case node == h.self && turn != h.turns:
 		return false // it may have been given up since
@@ -292,6 +292,10 @@ func (h *homes) learn(user stanza.Addr, node string, asked time.Time, turn uint6
 		p = new(place)
 		h.places[user] = p
 	case p.node != h.self:
+		// A node that was the user's home, and is not any more, may have something from here yet.
+		if p.via == "" && p.node != "" && p.underWay(p.node, 0) {
+			p.via, p.viaLast = p.node, p.last
+		}
 		h.away--
 	}
 	p.node, p.last, p.trails = node, 0, false

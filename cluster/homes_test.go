@@ -205,6 +205,33 @@ func TestIdleUsersAreGivenUp(t *testing.T) {
 	})
 }
 
+// Who takes a user whom the former home has given up is the home, whatever it knew before.
+func TestClaimOfAUserWhoWasGivenUp(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		ctx := within(t)
+		all := w.starts(2)
+		a, b := all[0], all[1]
+		u := w.client("user")
+		for _, sends := range []int{0, 3} {
+			must(t, a.node.Locate(ctx, u.addr, true))
+			must(t, b.node.Locate(ctx, u.addr, false))
+			s := w.client(fmt.Sprint("sender", sends))
+			must(t, s.connect(ctx, b))
+			s.sends(t, u, sends)
+			w.arrived(u.addr, s.name, uint32(sends))
+			must(t, a.node.homes.giveUp(ctx, u.addr, a))
+			home, err := b.node.Claim(ctx, u.addr)
+			must(t, err)
+			if home != b.id || !b.node.Here(u.addr) {
+				t.Fatalf("after %d messages: the home is %s, here %v", sends, home, b.node.Here(u.addr))
+			}
+			s.sends(t, u, 2)
+			w.arrived(u.addr, s.name, uint32(sends)+2)
+			must(t, b.node.homes.giveUp(ctx, u.addr, b))
+		}
+	})
+}
+
 // A key that expires behind its node's back is not relied on, and what the node says ends before the key does.
 func TestHereOnlyWhileTheKeyLives(t *testing.T) {
 	w := shared(t)

@@ -152,11 +152,16 @@ type Parts struct {
 	Ords func() uint64
 }
 
-// Start enters the cluster. The node's journal and mailbox are there already.
+// Start enters the cluster. The node's journal and mailbox are there already, and stay from now on.
 func (n *Node) Start(ctx context.Context, p Parts) error {
 	n.journal, n.recv, n.heir, n.ords, n.calls.callee = p.Journal, p.Receiver, p.Heir, p.Ords, p.Callee
 	if err := n.rdb.HSet(ctx, n.keys.Nodes(), n.id, "0").Err(); err != nil {
 		return fmt.Errorf("cluster: join: %w", err)
+	}
+	for _, name := range []string{"journal", "mailbox"} {
+		if err := n.rdb.Persist(ctx, n.keys.Node(n.id, name)).Err(); err != nil {
+			return fmt.Errorf("cluster: join: %w", err)
+		}
 	}
 	n.loops.Go(n.beat)
 	n.loops.Go(n.subscribe)

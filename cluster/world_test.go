@@ -175,6 +175,7 @@ func (w *world) make() *gateway {
 		key := w.keys.Node(id, what)
 		must(w.t, w.admin.XGroupCreateMkStream(bg, key, "none", "$").Err())
 		must(w.t, w.admin.XGroupDestroy(bg, key, "none").Err())
+		must(w.t, w.admin.Expire(bg, key, time.Minute).Err())
 	}
 	w.mu.Lock()
 	w.all[id] = g

@@ -44,10 +44,14 @@ type Redis struct {
 	meta   map[string]*string // marks for the next checkpoint, nil to remove one
 }
 
-// OpenRedis makes the journal of a node that is new: its stream, and its mailbox. A name that was used before, or that
-// is fenced already, is refused.
+// beginTime is how long a node may take from its journal to its entry into the cluster. One that is killed in between
+// leaves nothing.
+const beginTime = 5 * time.Minute
+
+// OpenRedis makes the journal of a node that is new: its stream, and its mailbox, both for five minutes; who enters the
+// cluster takes that limit away (PERSIST). A name that was used before, or that is fenced already, is refused.
 func OpenRedis(ctx context.Context, cfg RedisConfig, rdb redis.UniversalClient, keys redisx.Keys, node string, log *slog.Logger, reg prometheus.Registerer) (*Redis, error) {
-	ok, err := beginScript.Run(ctx, rdb, nodeKeys(keys, node, "journal", "mailbox", "fence", "journal:dead")).Bool()
+	ok, err := beginScript.Run(ctx, rdb, nodeKeys(keys, node, "journal", "mailbox", "fence", "journal:dead"), beginTime.Milliseconds()).Bool()
 	if err != nil {
 		return nil, fmt.Errorf("resume: begin journal: %w", err)
 	}

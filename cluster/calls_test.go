@@ -97,6 +97,18 @@ func TestCall(t *testing.T) {
 	})
 }
 
+// Who has just entered the cluster knows whom to ask.
+func TestCallOfANewNode(t *testing.T) {
+	w := shared(t)
+	all := w.starts(2)
+	all[1].names.set("one", Known)
+	for range 5 {
+		if got, err := w.start().calls(within(t), "one", "gone"); err != nil || got != "one: ?" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+}
+
 // One that leaves does not answer, and does not say no: its heir does.
 func TestCallWhileLeaving(t *testing.T) {
 	w := shared(t)

@@ -149,18 +149,19 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, passed bool) boo
 	return true
 }
 
-// homeScript returns the home of KEYS[1]. With ARGV[3], that is ARGV[1] from now on if there is none, or only ARGV[4],
-// which is not a member any more. A home that asks for itself finds a key that lives for another ARGV[2] milliseconds.
+// homeScript returns the home of KEYS[1], and whether it was made so. With ARGV[3] 'claim', that is ARGV[1] from now on if
+// there is none, or only ARGV[4], which is not a member any more. A home that asks for itself finds a key that lives for
+// another ARGV[2] milliseconds, unless ARGV[5] says that it knows better.
 var homeScript = redis.NewScript(`
 local home = redis.call('GET', KEYS[1])
-if ARGV[3] == '1' and (not home or home == ARGV[4]) then
+if ARGV[3] == 'claim' and (not home or home == ARGV[4]) then
 	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-	return ARGV[1]
+	return {ARGV[1], 'made'}
 end
-if home == ARGV[1] and redis.call('PTTL', KEYS[1]) >= 0 then
+if home == ARGV[1] and ARGV[5] ~= 'elsewhere' and redis.call('PTTL', KEYS[1]) >= 0 then
 	redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
-return home`)
+return home and {home, ''}`)
 
 // Locate finds out who serves a user. With claim, a user whom nobody serves is this node's from now on; without,
 // ErrNowhere says that. It asks Redis, so nothing may be locked.
@@ -201,7 +202,7 @@ func (h *homes) resolve(ctx context.Context, user stanza.Addr, claim bool) (stri
 		turn := h.turns
 		h.mu.RUnlock()
 		start := time.Now()
-		node, err := h.ask(ctx, user, claim, gone)
+		node, made, err := h.ask(ctx, user, claim, gone)
 		if err != nil {
 			return "", err
 		}
@@ -209,7 +210,7 @@ func (h *homes) resolve(ctx context.Context, user stanza.Addr, claim bool) (stri
 		switch {
 		case err != nil:
 			return "", err
-		case lives && h.learn(user, node, start, turn):
+		case lives && h.learn(user, node, made, start, turn):
 			return node, nil
 		case lives:
 			continue
@@ -246,7 +247,7 @@ func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []s
 			return nil, err
 		}
 		if lives && node != h.self {
-			h.learn(users[i], node, start, 0)
+			h.learn(users[i], node, false, start, 0)
 			continue
 		}
 		// One at a time: the key may be about to expire, or name another home by now.
@@ -262,30 +263,35 @@ func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []s
 
 func (h *homes) ttl() time.Duration { return 3 * h.cfg.HomeTime }
 
-// ask reads the user's key, and with claim sets it where there is none, or where gone is the home.
-func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool, gone string) (string, error) {
-	set := 0
+// ask reads the user's key, and with claim sets it where there is none, or where gone is the home; made says that it did.
+func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool, gone string) (node string, made bool, err error) {
+	verb, where := "ask", ""
 	if claim {
-		set = 1
+		verb = "claim"
 	}
-	node, err := homeScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds(), set, gone).Text()
+	h.mu.RLock()
+	if p := h.places[user]; p != nil && p.node != "" && p.node != h.self {
+		where = "elsewhere" // a key that names this node is one that the home has not changed yet
+	}
+	h.mu.RUnlock()
+	said, err := homeScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds(), verb, gone, where).StringSlice()
 	switch {
 	case errors.Is(err, redis.Nil):
-		return "", ErrNowhere
+		return "", false, ErrNowhere
 	case err != nil:
-		return "", fmt.Errorf("cluster: home of user: %w", err)
+		return "", false, fmt.Errorf("cluster: home of user: %w", err)
 	}
-	return node, nil
+	return said[0], said[1] == "made", nil
 }
 
-// learn notes what Redis said when it was asked. It reports false when that may not be so any more.
-func (h *homes) learn(user stanza.Addr, node string, asked time.Time, turn uint64) bool {
+// learn notes what Redis said when it was asked, or was made to say. It reports false when that may not be so any more.
+func (h *homes) learn(user stanza.Addr, node string, made bool, asked time.Time, turn uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
 	switch {
-	case p != nil && (p.leaving != nil || h.knownLocked(p) && (p.node == h.self || node != h.self)):
-		return true // somebody else was quicker, or it came here meanwhile
+	case p != nil && (p.leaving != nil || h.knownLocked(p) && (p.node == h.self || !made)):
+		return true // somebody else was quicker, or it came here meanwhile, or has been handed over and Redis does not say so yet
 	case node == h.self && turn != h.turns:
 		return false // it may have been given up since
 	case p == nil:

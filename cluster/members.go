@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,31 +28,38 @@ func (n *Node) beat() {
 	t := time.NewTicker(n.cfg.Beat)
 	defer t.Stop()
 	var told time.Time // when an error was last logged
-	for count := 1; ; count++ {
-		ctx, cancel := context.WithTimeout(n.ctx, max(n.cfg.Lease/2, time.Second))
-		all, err := beatScript.Run(ctx, n.rdb, []string{n.keys.Nodes()}, n.id, n.says(count)).StringSlice()
-		cancel()
-		switch {
-		case n.ctx.Err() != nil:
-			return
-		case err == redis.Nil: //nolint:errorlint // it is returned as it is
-			n.setFenced()
-			return
-		case err != nil:
-			if time.Since(told) > tellEvery {
-				n.log.Warn("no sign of life given, trying on", "error", err)
-				told = time.Now()
-			}
-		default:
-			n.look(all, time.Now())
-		}
+	for count := 2; ; count++ {
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-t.C:
 		case <-n.beatNow:
 		}
+		switch err := n.beatOnce(n.ctx, count); {
+		case n.ctx.Err() != nil || errors.Is(err, errNoMember):
+			return
+		case err != nil && time.Since(told) > tellEvery:
+			n.log.Warn("no sign of life given, trying on", "error", err)
+			told = time.Now()
+		}
 	}
+}
+
+var errNoMember = errors.New("cluster: this node is no member any more")
+
+func (n *Node) beatOnce(ctx context.Context, count int) error {
+	ctx, cancel := context.WithTimeout(ctx, max(n.cfg.Lease/2, time.Second))
+	defer cancel()
+	all, err := beatScript.Run(ctx, n.rdb, []string{n.keys.Nodes()}, n.id, n.says(count)).StringSlice()
+	switch {
+	case err == redis.Nil: //nolint:errorlint // it is returned as it is
+		n.setFenced()
+		return errNoMember
+	case err != nil:
+		return fmt.Errorf("cluster: beat: %w", err)
+	}
+	n.look(all, time.Now())
+	return nil
 }
 
 // beatDeaf ends the beat of a node whose subscription does not stand, which says nothing of its death.

@@ -163,6 +163,9 @@ func (n *Node) Start(ctx context.Context, p Parts) error {
 			return fmt.Errorf("cluster: join: %w", err)
 		}
 	}
+	if err := n.beatOnce(ctx, 1); err != nil { // to know nobody would be to take what others have for lost
+		return err
+	}
 	n.loops.Go(n.beat)
 	n.loops.Go(n.subscribe)
 	n.loops.Go(n.readMailbox)

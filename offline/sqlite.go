@@ -12,7 +12,7 @@ import (
 	"holdfast/stanza"
 )
 
-//go:embed migrations/sqlite/*.sql
+//go:embed migrations/sqlite/*.sql migrations/purge/sqlite/*.sql
 var migrations embed.FS
 
 // SQLite is the [Backend] of a gateway on one machine. What a commit survives is the database's setting.
@@ -24,12 +24,14 @@ var _ Backend = (*SQLite)(nil)
 
 // OpenSQLite brings the mailboxes' tables in db up to date. The caller closes db, after the Mailbox.
 func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
-	dir, err := fs.Sub(migrations, "migrations/sqlite")
-	if err != nil {
-		return nil, fmt.Errorf("offline: %w", err)
-	}
-	if err := db.Migrate(ctx, "offline", dir); err != nil {
-		return nil, fmt.Errorf("offline: %w", err)
+	for room, path := range map[string]string{"offline": "migrations/sqlite", "offline_purge": "migrations/purge/sqlite"} {
+		dir, err := fs.Sub(migrations, path)
+		if err == nil {
+			err = db.Migrate(ctx, room, dir)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("offline: %w", err)
+		}
 	}
 	return &SQLite{db: db}, nil
 }

@@ -346,6 +346,21 @@ func (m *fakeMailbox) Purge(user stanza.Addr) error {
 	return m.err
 }
 
+func (m *fakeMailbox) Upto(user stanza.Addr, to stanza.ID, most int) (ids []stanza.ID, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, st := range m.boxes[user] {
+		if st.ID.Compare(to) <= 0 && len(ids) < most {
+			ids = append(ids, st.ID)
+		}
+	}
+	return ids, m.err
+}
+
+func (m *fakeMailbox) Discard(user stanza.Addr, ids ...stanza.ID) error {
+	return m.Remove(user, ids...)
+}
+
 func (m *fakeMailbox) Room(context.Context) error { return nil }
 
 func (m *fakeMailbox) bodies(user stanza.Addr) (all []string) {

@@ -81,6 +81,10 @@ type Mailbox interface {
 	Count(user stanza.Addr) (int, error)
 	// Purge takes everything out.
 	Purge(user stanza.Addr) error
+	// Upto names up to most messages whose ids are not greater than to, none when there are no more.
+	Upto(user stanza.Addr, to stanza.ID, most int) ([]stanza.ID, error)
+	// Discard is Remove of what did not have to arrive.
+	Discard(user stanza.Addr, ids ...stanza.ID) error
 	// Room waits while the store has too much to write. Nothing may be locked.
 	Room(ctx context.Context) error
 }

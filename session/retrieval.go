@@ -299,7 +299,7 @@ func (s *Session) discard(ids []stanza.ID) error {
 		if len(ids) == 0 {
 			err = sv.mailbox.Purge(user)
 		} else {
-			err = sv.mailbox.Remove(user, ids...)
+			err = sv.mailbox.Discard(user, ids...)
 		}
 	})
 	return err

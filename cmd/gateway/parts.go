@@ -258,6 +258,14 @@ func (m mailbox) Count(user stanza.Addr) (int, error) { return m.Mailbox.Count(m
 
 func (m mailbox) Purge(user stanza.Addr) error { return m.Mailbox.Purge(m.ctx, user) }
 
+func (m mailbox) Upto(user stanza.Addr, to stanza.ID, most int) ([]stanza.ID, error) {
+	return m.Mailbox.Upto(m.ctx, user, to, most)
+}
+
+func (m mailbox) Discard(user stanza.Addr, ids ...stanza.ID) error {
+	return m.Mailbox.Discard(m.ctx, user, ids...)
+}
+
 func (m mailbox) Room(ctx context.Context) error { return m.Mailbox.Room(ctx) }
 
 // proofs is receipts and packetcache for session.

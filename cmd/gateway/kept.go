@@ -17,6 +17,7 @@ type kept struct {
 	accounts  auth.Store
 	rosters   roster.Store
 	mailboxes offline.Backend
+	purges    offline.Purges
 	shared    bool // other gateways may use the database too
 
 	ping  func(context.Context) error
@@ -58,7 +59,8 @@ func openKeptPostgres(ctx context.Context, cfg *Config) (*kept, error) {
 	k := &kept{shared: true, ping: db.Ping, close: db.Close, join: db.Join, fence: db.Fence, stands: db.Stands}
 	if k.accounts, err = auth.OpenPostgres(ctx, db); err == nil {
 		if k.rosters, err = roster.OpenPostgres(ctx, db); err == nil {
-			k.mailboxes, err = offline.OpenPostgres(ctx, db)
+			box, oerr := offline.OpenPostgres(ctx, db)
+			k.mailboxes, k.purges, err = box, box, oerr
 		}
 	}
 	if err != nil {
@@ -75,7 +77,8 @@ func openKeptSQLite(ctx context.Context, cfg *Config, local *sqlx.DB) (*kept, er
 	k := &kept{ping: db.Read.PingContext, close: closeDB}
 	if k.accounts, err = auth.OpenSQLite(ctx, db); err == nil {
 		if k.rosters, err = roster.OpenSQLite(ctx, db); err == nil {
-			k.mailboxes, err = offline.OpenSQLite(ctx, db)
+			box, oerr := offline.OpenSQLite(ctx, db)
+			k.mailboxes, k.purges, err = box, box, oerr
 		}
 	}
 	if err != nil {

@@ -20,6 +20,7 @@ const usage = `gateway: an XMPP gateway over WebSocket.
 
   gateway [serve]          serve until SIGTERM or SIGINT
   gateway user ...         add, change, remove, list and import accounts
+  gateway offline ...      list, count, export and purge the messages kept for a user
   gateway config           print every setting with its value (--markdown: the table of defaults)
   gateway version          print the version
 
@@ -42,7 +43,7 @@ func run(args []string) int {
 	case "help", "-h", "--help":
 		fmt.Print(usage)
 		return 0
-	case "serve", "user", "config":
+	case "serve", "user", "offline", "config":
 	default:
 		fmt.Fprintf(os.Stderr, "gateway: unknown command %q\n\n%s", command, usage)
 		return 2
@@ -64,6 +65,9 @@ func run(args []string) int {
 			return openAccounts(ctx, &cfg, slog.New(slog.DiscardHandler))
 		}
 		return runUser(ctx, args, os.Stdin, os.Stdout, os.Stderr, open, cfg.Domains)
+	case "offline":
+		open := func(ctx context.Context) (*mailboxes, error) { return openMailboxes(ctx, &cfg) }
+		return runOffline(ctx, args, os.Stdout, os.Stderr, open, cfg.Domains)
 	}
 	if err := serve(ctx, &cfg, newLogger(&cfg, os.Stderr)); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)

@@ -197,11 +197,21 @@ func (g *gateway) open(ctx context.Context) error {
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
+	g.run(func() { g.box.RunPurges(ctx, g.kept.purges, g.purge) })
 	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.behind()...) })
 	if g.cluster == nil {
 		return nil
 	}
 	return g.cluster.start(ctx, g)
+}
+
+// purge is the operator's wish to empty a mailbox, if this node is the user's home.
+func (g *gateway) purge(ctx context.Context, user stanza.Addr, to stanza.ID) (int, error) {
+	n, err := g.sessions.PurgeMailbox(ctx, user, to)
+	if errors.Is(err, session.ErrElsewhere) {
+		err = nil // the other node looks for such wishes too
+	}
+	return n, err
 }
 
 // behind is what the journal has the effects for until they are safe elsewhere: no checkpoint may leave one out.

@@ -119,14 +119,8 @@ func (c *userCommand) flags(command string, args []string, password bool) (names
 		fs.BoolVar(&c.generate, "generate", false, "")
 		fs.BoolVar(&stdin, "password-stdin", false, "")
 	}
-	for {
-		if err := fs.Parse(args); err != nil {
-			return nil, err
-		}
-		if fs.NArg() == 0 {
-			break
-		}
-		names, args = append(names, fs.Arg(0)), fs.Args()[1:]
+	if names, err = parseMixed(fs, args); err != nil {
+		return nil, err
 	}
 	if c.generate && stdin {
 		return nil, errors.New("--generate and --password-stdin exclude each other")
@@ -134,18 +128,34 @@ func (c *userCommand) flags(command string, args []string, password bool) (names
 	return names, nil
 }
 
+// parseMixed takes flags and names in any order, and returns the names.
+func parseMixed(fs *flag.FlagSet, args []string) (names []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			return names, nil
+		}
+		names, args = append(names, fs.Arg(0)), fs.Args()[1:]
+	}
+}
+
 // user reads NAME.
-func (c *userCommand) user(name string) (stanza.Addr, error) {
+func (c *userCommand) user(name string) (stanza.Addr, error) { return parseUser(name, c.domains) }
+
+// parseUser reads name or name@domain, of one of the domains; without a domain it is the first.
+func parseUser(name string, domains []string) (stanza.Addr, error) {
 	local, domain, ok := strings.Cut(name, "@")
 	if !ok {
-		domain = c.domains[0]
+		domain = domains[0]
 	}
 	u, err := stanza.NewAddr(local, domain, "")
 	if err != nil || u.Local() == "" {
 		return stanza.Addr{}, fmt.Errorf("%q is not a user's name", name)
 	}
-	if !slices.Contains(c.domains, u.Domain()) {
-		return stanza.Addr{}, fmt.Errorf("%s is not one of the domains of this gateway (%s)", u.Domain(), strings.Join(c.domains, ", "))
+	if !slices.Contains(domains, u.Domain()) {
+		return stanza.Addr{}, fmt.Errorf("%s is not one of the domains of this gateway (%s)", u.Domain(), strings.Join(domains, ", "))
 	}
 	return u, nil
 }

@@ -125,12 +125,17 @@ func (b *box) knows(id stanza.ID) bool {
 }
 
 // remove takes ids out. found has what the Backend says of those that the box does not know. It returns those that
-// the Backend must remove, and whether they are a run: all that the mailbox has from the first to the last.
-func (b *box) remove(ids []stanza.ID, found map[stanza.ID]meta) (gone []stanza.ID, run bool) {
+// the Backend must remove, and whether they are a run: all that the mailbox has from the first to the last. taken, if not
+// nil, is called with each that was there.
+func (b *box) remove(ids []stanza.ID, found map[stanza.ID]meta, taken func(stanza.ID)) (gone []stanza.ID, run bool) {
 	run = !b.ragged
 	place := 0
 	for _, id := range ids {
+		had := b.count
 		m, ok := b.take(id, found)
+		if taken != nil && b.count < had {
+			taken(id)
+		}
 		if !ok {
 			continue
 		}

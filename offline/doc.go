@@ -33,7 +33,7 @@
 // Delays, stanza ids, threads and legacy events are no content.
 //
 // OFFLINE_STORAGE switches storage off: what would be stored is bounced with the text "Bounce offline message" (error),
-// or everything is dropped (drop), be it that the clients of these users fetch an archive, or that they have to do
+// or everything but groupchat is dropped (drop), be it that the clients of these users fetch an archive, or that they have to do
 // without. What is in the mailboxes is still delivered. Only where drop is configured, here and in OFFLINE_OVER_LIMIT,
 // does the sender of content hear nothing; the decision is counted. A message whose receipt did not come, and which
 // the mailbox does not take then, is answered all the same (package packetcache).

@@ -122,7 +122,7 @@ func (m *Mailbox) expireUser(ctx context.Context, name string, to stanza.ID) (re
 		if err != nil || len(ids) == 0 {
 			return removed, err
 		}
-		n, err := m.remove(ctx, user, ids)
+		n, err := m.remove(ctx, user, ids, nil)
 		removed += n
 		if err != nil || len(ids) < expiryBatch {
 			return removed, err

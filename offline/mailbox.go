@@ -189,6 +189,7 @@ func (m *Mailbox) putLocked(
 		return false, 0, err
 	}
 	b.addPut(w)
+	m.metrics.sizes.Observe(float64(len(raw)))
 	m.stored.Add(1)
 	if b.count == 1 {
 		m.known.add(b.name)

@@ -11,6 +11,8 @@ type metrics struct {
 	vec       *prometheus.CounterVec
 	written   prometheus.Histogram
 	popped    prometheus.Histogram
+	sizes     prometheus.Histogram
+	ages      prometheus.Histogram
 	commits   prometheus.Observer
 	pages     prometheus.Observer
 	loads     prometheus.Observer
@@ -40,6 +42,16 @@ func newMetrics(reg prometheus.Registerer, m *Mailbox) (*metrics, error) {
 		popped: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "pop_messages",
 			Help: "Messages handed out of a mailbox at once.", Buckets: counts,
+		}),
+		sizes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "message_bytes",
+			Help: "Sizes of messages put into a mailbox.", Buckets: prometheus.ExponentialBuckets(256, 4, 8), // to 4 MiB
+		}),
+		ages: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "age_seconds",
+			Help: "How long ago messages were sent that their recipient now proved to have got out of a mailbox.",
+			// A second, ten, a minute, ten, an hour, six, a day, a week, a month, three months, a year.
+			Buckets: []float64{1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 90 * 86400, 365 * 86400},
 		}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Subsystem: subsystem, Name: "write_retries_total",
@@ -76,7 +88,7 @@ func newMetrics(reg prometheus.Registerer, m *Mailbox) (*metrics, error) {
 		return mt, nil
 	}
 	for _, c := range []prometheus.Collector{
-		mt.vec, mt.written, mt.popped, mt.retries, mt.rejected, mt.expired, seconds, stored, pending,
+		mt.vec, mt.written, mt.popped, mt.sizes, mt.ages, mt.retries, mt.rejected, mt.expired, seconds, stored, pending,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

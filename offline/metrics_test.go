@@ -26,6 +26,17 @@ func TestMetrics(t *testing.T) {
 	_, _ = m.Put(t.Context(), julietAddr(), typed(t, "headline", body))
 	checkpoint(t, m)
 	_ = ids(t, m, julietAddr(), 0, 0)
+	// What arrived has an age, once; what was thrown away has none.
+	for range 2 {
+		if err := m.Remove(t.Context(), julietAddr(), id(1), id(9)); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Discard(t.Context(), julietAddr(), id(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkpoint(t, m)
+	size := float64(len(from(t, romeo, id(1), "x").Raw()))
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +55,7 @@ func TestMetrics(t *testing.T) {
 				got[name] = metric.GetGauge().GetValue()
 			case metric.GetHistogram() != nil:
 				got[name] = metric.GetHistogram().GetSampleSum()
+				got[name+" count"] = float64(metric.GetHistogram().GetSampleCount())
 			}
 		}
 	}
@@ -51,7 +63,10 @@ func TestMetrics(t *testing.T) {
 		"holdfast_offline_decisions_total store body":       2,
 		"holdfast_offline_decisions_total bounce pair_full": 1,
 		"holdfast_offline_decisions_total drop headline":    1,
-		"holdfast_offline_messages":                         2,
+		"holdfast_offline_messages":                         0,
+		"holdfast_offline_message_bytes":                    2 * size,
+		"holdfast_offline_message_bytes count":              2,
+		"holdfast_offline_age_seconds count":                1,
 		"holdfast_offline_pending_bytes":                    0,
 		"holdfast_offline_write_messages":                   2,
 		"holdfast_offline_pop_messages":                     2,

@@ -165,7 +165,9 @@ func Decide(st *stanza.Stanza, p Policy) Verdict {
 	switch {
 	case p.Storage == StorageError && v.Action == Store:
 		return Verdict{Bounce, Disabled}
-	case p.Storage == StorageDrop && v.Action != Drop:
+	case p.Storage == StorageDrop && v.Action == Store && string(st.TypeRaw()) == "groupchat":
+		return Verdict{Bounce, Disabled} // rooms are to notice
+	case p.Storage == StorageDrop && v.Action != Drop && v.Reason != TypeGroupchat:
 		return Verdict{Drop, Disabled}
 	}
 	return v

@@ -154,6 +154,14 @@ func TestDecide(t *testing.T) {
 		}
 	}
 
+	// OFFLINE_STORAGE=drop: rooms hear of it, whatever they would hear otherwise.
+	for groupchat, want := range map[bool]offline.Reason{false: offline.TypeGroupchat, true: offline.Disabled} {
+		policy := offline.Policy{Storage: offline.StorageDrop, Groupchat: groupchat}
+		if got := offline.Decide(typed(t, "groupchat", body), policy); got != bounce(want) {
+			t.Errorf("OFFLINE_STORAGE=drop, groupchat: %v for %v, want %v", got.Action, got.Reason, want)
+		}
+	}
+
 	for _, raw := range []string{
 		`<presence xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com'/>`,
 		`<iq xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com' type='get' id='1'><q xmlns='x'/></iq>`,

@@ -3,6 +3,7 @@ package offline
 import (
 	"context"
 	"slices"
+	"time"
 
 	"holdfast/stanza"
 )
@@ -11,20 +12,22 @@ import (
 // store gets it with the next group commit, or never hears of a message that it has not got yet. Messages that are
 // not there are passed over. It never waits for room, however much waits to be written: what it removes makes room.
 func (m *Mailbox) Remove(ctx context.Context, user stanza.Addr, ids ...stanza.ID) error {
-	_, err := m.remove(ctx, user, ids)
+	now := time.Now()
+	_, err := m.remove(ctx, user, ids, func(id stanza.ID) { m.metrics.ages.Observe(now.Sub(id.Time()).Seconds()) })
 	return err
 }
 
-// Discard is Remove of messages that nobody has asked to be proved: those that the user or the operator wants gone.
+// Discard is Remove of messages that did not have to arrive: those that the user or the operator wants gone, or the
+// journal says are.
 func (m *Mailbox) Discard(ctx context.Context, user stanza.Addr, ids ...stanza.ID) error {
-	_, err := m.remove(ctx, user, ids)
+	_, err := m.remove(ctx, user, ids, nil)
 	return err
 }
 
 // RemoveID takes one message out and reports whether it was there: for a receipt that comes after the fallback to
 // offline storage.
 func (m *Mailbox) RemoveID(ctx context.Context, user stanza.Addr, id stanza.ID) (bool, error) {
-	n, err := m.remove(ctx, user, []stanza.ID{id})
+	n, err := m.remove(ctx, user, []stanza.ID{id}, nil)
 	return n > 0, err
 }
 
@@ -45,7 +48,8 @@ func (m *Mailbox) Purge(ctx context.Context, user stanza.Addr) error {
 	})
 }
 
-func (m *Mailbox) remove(ctx context.Context, user stanza.Addr, ids []stanza.ID) (removed int, err error) {
+// remove calls taken, if there is one, with each message that was there.
+func (m *Mailbox) remove(ctx context.Context, user stanza.Addr, ids []stanza.ID, taken func(stanza.ID)) (removed int, err error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
@@ -56,7 +60,7 @@ func (m *Mailbox) remove(ctx context.Context, user stanza.Addr, ids []stanza.ID)
 			return Change{}, err
 		}
 		had := b.count
-		gone, run := b.remove(ids, found)
+		gone, run := b.remove(ids, found, taken)
 		removed = had - b.count
 		m.stored.Add(-int64(removed))
 		if removed > 0 && b.count == 0 {

@@ -67,25 +67,21 @@ func (h *Hub[S, V]) messageLocked(u *user[S], from S, st *stanza.Stanza, bare st
 			}
 		}
 	}
-	switch string(st.TypeRaw()) { // §8.5.2
+	u.targets = u.receivers(u.targets[:0])
+	if len(u.targets) == 0 {
+		return h.backend.Store(from, bare, st) // whatever its type is, the policy decides what becomes of it
+	}
+	switch string(st.TypeRaw()) { // §8.5.2.1
 	case "error":
 		return verdict, true, nil
 	case "groupchat":
-		if u.targets = u.receivers(u.targets[:0]); len(u.targets) == 0 && h.backend.Storable(st) {
-			return h.backend.Store(from, bare, st) // the operator wants it so
-		}
 		return verdict, false, nil
 	case "headline":
-		if u.targets = u.receivers(u.targets[:0]); len(u.targets) > 0 {
-			_, err = h.backend.Deliver(from, st, u.targets)
-		} else if h.backend.Storable(st) {
-			return h.backend.Store(from, bare, st)
-		}
+		_, err = h.backend.Deliver(from, st, u.targets)
 		return verdict, true, err
 	}
 	var none S
-	u.targets = u.receivers(u.targets[:0])
-	if len(u.targets) > 0 && (u.draining == none || !h.backend.Storable(st)) {
+	if u.draining == none || !h.backend.Storable(st) {
 		n, err := h.backend.Deliver(from, st, u.targets)
 		if err != nil || n > 0 {
 			return verdict, true, err

@@ -23,8 +23,9 @@ func (d *device) Addr() stanza.Addr { return d.addr }
 type verdict string
 
 const (
-	kept verdict = "kept"
-	full verdict = "full"
+	kept    verdict = "kept"
+	full    verdict = "full"
+	refused verdict = "refused"
 )
 
 // backend writes down what it is asked to do, in order.
@@ -72,12 +73,16 @@ func (b *backend) Deliver(from *device, st *stanza.Stanza, to []*device) (n int,
 	return len(names), nil
 }
 
-func (b *backend) Store(_ *device, user stanza.Addr, _ *stanza.Stanza) (verdict, bool, error) {
+func (b *backend) Store(_ *device, user stanza.Addr, st *stanza.Stanza) (verdict, bool, error) {
 	if b.err != nil {
 		return "", false, b.err
 	}
 	if user.IsFull() {
 		b.note("a mailbox of a full address")
+	}
+	if !b.Storable(st) {
+		b.note("not stored")
+		return refused, string(st.TypeRaw()) != "groupchat", nil
 	}
 	b.note("store")
 	return b.verdict, b.verdict == kept, nil
@@ -182,14 +187,15 @@ func TestMessage(t *testing.T) {
 			"draining": "store", "full": "store, error full", "nobody takes": "store",
 		}},
 		{"§8.5.2.1.1 headline", "headline", "", "", map[string]string{
-			"nobody": "error", "gone": "", "not": "", "negative": "", "one": "deliver 1", "several": "deliver 1 4",
-			"draining": "deliver 1 2", "full": "", "nobody takes": "",
+			"nobody": "error", "gone": "not stored", "not": "not stored", "negative": "not stored", "one": "deliver 1",
+			"several": "deliver 1 4", "draining": "deliver 1 2", "full": "not stored", "nobody takes": "",
 		}},
 		{"§8.5.2.1.1 groupchat", "groupchat", "", "", map[string]string{
-			"nobody": "error", "gone": "error", "not": "error", "negative": "error", "one": "error", "several": "error", "draining": "error",
+			"nobody": "error", "gone": "not stored, error refused", "not": "not stored, error refused", "negative": "not stored, error refused",
+			"one": "error", "several": "error", "draining": "error",
 		}},
 		{"§8.5.2.1.1 error", "error", "", "", map[string]string{
-			"nobody": "", "gone": "", "not": "", "negative": "", "one": "", "several": "", "draining": "", "full": "",
+			"nobody": "", "gone": "not stored", "not": "not stored", "negative": "not stored", "one": "", "several": "", "draining": "", "full": "not stored",
 		}},
 		{"§8.5.3.1 chat to a resource", "chat", "1", "", map[string]string{
 			"nobody": "error", "gone": "store", "not": "deliver 1", "negative": "deliver 1", "one": "deliver 1", "several": "deliver 1",

@@ -208,7 +208,7 @@ func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, for
 	}
 	if err := sv.journal.Stanza(&rec); err != nil {
 		// The sender will send it again, with another id.
-		return verdict, errors.Join(err, sv.mailbox.Remove(user, st.ID))
+		return verdict, errors.Join(err, sv.mailbox.Discard(user, st.ID))
 	}
 	if rec.Origin != 0 {
 		from.recorded = true

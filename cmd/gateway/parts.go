@@ -238,7 +238,7 @@ func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*s
 		if err != nil {
 			// It can never be delivered, and those behind it should be.
 			m.log.Error("stored message not readable, it is removed", "id", msg.ID, "error", err)
-			if err := m.Remove(user, msg.ID); err != nil {
+			if err := m.Discard(user, msg.ID); err != nil {
 				return nil, false, err
 			}
 			continue
@@ -391,5 +391,5 @@ func unstore(ctx context.Context, box *offline.Mailbox, e resume.Effect) error {
 	if len(e.IDs) == 0 {
 		return box.Purge(ctx, e.User)
 	}
-	return box.Remove(ctx, e.User, e.IDs...)
+	return box.Discard(ctx, e.User, e.IDs...)
 }

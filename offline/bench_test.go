@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -196,55 +195,5 @@ func BenchmarkEmpty(b *testing.B) {
 		if empty, err := m.Empty(context.Background(), nobody); err != nil || !empty {
 			b.Fatal(empty, err)
 		}
-	}
-}
-
-// TestLargeMailbox pages through 100,000 messages in the memory of one page.
-func TestLargeMailbox(t *testing.T) {
-	if testing.Short() {
-		t.Skip("100,000 messages")
-	}
-	const messages = 100_000
-	s := openSQLite(t, t.TempDir())
-	m := open(t, lifted(), s)
-	raw := benchMessage(t, stanza.NewID())
-	for range messages {
-		st := *raw
-		st.ID = stanza.NewID()
-		if err := m.Force(t.Context(), julietAddr(), &st); err != nil {
-			t.Fatal(err)
-		}
-	}
-	checkpoint(t, m)
-	heap := func() uint64 {
-		runtime.GC()
-		var ms runtime.MemStats
-		runtime.ReadMemStats(&ms)
-		return ms.HeapAlloc
-	}
-	before, most := heap(), uint64(0)
-	var after stanza.ID
-	n := 0
-	for more := true; more; {
-		page, next, err := m.Page(t.Context(), julietAddr(), after, 100, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, msg := range page {
-			if msg.ID.Compare(after) <= 0 {
-				t.Fatal("out of order")
-			}
-			after = msg.ID
-		}
-		if n += len(page); n%10_000 == 0 {
-			most = max(most, heap())
-		}
-		more = next
-	}
-	if n != messages {
-		t.Errorf("%d messages paged", n)
-	}
-	if most > before+4<<20 {
-		t.Errorf("heap grew from %d to %d bytes", before, most)
 	}
 }

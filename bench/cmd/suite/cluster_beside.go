@@ -17,7 +17,8 @@ import (
 	"holdfast/internal/testkit/redisproc"
 )
 
-// beside is what a cluster's gateways share: one Redis, one PostgreSQL. A nil *beside is none.
+// beside is what a cluster's gateways share: one Redis, one PostgreSQL. A single gateway has no Redis. A nil *beside is
+// neither.
 type beside struct {
 	redis    *redisproc.Server
 	postgres *postgresproc.Server
@@ -77,9 +78,12 @@ func (b *beside) cpu() (time.Duration, error) {
 	if b == nil {
 		return 0, nil
 	}
-	redis, err := bench.CPUTime(b.redis.PID())
-	if err != nil {
-		return 0, err
+	var redis time.Duration
+	if b.redis != nil {
+		var err error
+		if redis, err = bench.CPUTime(b.redis.PID()); err != nil {
+			return 0, err
+		}
 	}
 	postgres, err := b.postgresCPU()
 	return redis + postgres, err

@@ -70,7 +70,7 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.loadCore, "load-core", 1, "core for the load; -1 to pin nothing")
 	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 10m, or 3m with -short; half as much again with -cluster)")
 	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, idle, bosh or one of\n"+
-		"bosh-chat, bosh-paced, bosh-idle (empty: all);\n"+
+		"offline-postgres, bosh-chat, bosh-paced, bosh-idle (empty: all);\n"+
 		"with -cluster: idle, chat, paced, offline, cut, storm, kill, lease")
 	f.BoolVar(&o.cluster, "cluster", false, "measure a cluster of two gateways, Redis and PostgreSQL")
 	f.StringVar(&o.report, "json", "", "file for all figures of all rounds")

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -198,24 +197,6 @@ func (s *suite) resume() {
 			s.table.note("resume of 500, 32 at a time: %.0f µs each; all 500 at once: p50 %.2f ms, p99 %.2f ms",
 				micros(few.PerResume()), millis(all.Latency.Quantile(0.5)), millis(all.Latency.Quantile(0.99)))
 		}
-	}
-}
-
-// offline measures storing messages for users who are away, and their delivery.
-func (s *suite) offline() {
-	store := s.table.limit("offline messages: store", "µs/message", 50)
-	drain := s.table.limit("offline messages: drain at login", "µs/message", 15)
-	for range s.rounds {
-		r, err := bench.Offline(s.gatewayTarget, bench.OfflineConfig{First: 600, Mechanism: bench.Plain})
-		if store.fail(err) || drain.fail(err) {
-			return
-		}
-		s.table.counts.Add(r.Counts)
-		if r.LeftOver > 0 {
-			drain.fail(errors.New("messages came again at the login after"))
-		}
-		store.server = append(store.server, micros(r.Store.Per(r.Messages)))
-		drain.server = append(drain.server, micros(r.Drain.Per(r.Messages)))
 	}
 }
 

@@ -56,6 +56,7 @@ func (s *suite) run() error {
 		{"allocs", s.allocs},
 		{"resume", s.resume},
 		{"offline", s.offline},
+		{"offline-postgres", s.offlinePostgres},
 		{"idle", s.idle},
 		{"bosh-chat", s.boshChat},
 		{"bosh-paced", s.boshPaced},
@@ -144,17 +145,25 @@ func (s *suite) prepare() error {
 // importUsers makes the users. more is settings of the gateway.
 func (s *suite) importUsers(users int, more ...string) error {
 	s.accounts = bench.NumberedAccounts("u", users, password)
+	return s.importInto("data", s.accounts, more...)
+}
+
+// importInto makes users in the database of a gateway with that data directory and those settings.
+func (s *suite) importInto(data string, accounts []*bench.Account, more ...string) error {
 	file := filepath.Join(s.dir, "users.csv")
-	if err := writeUsers(file, s.accounts); err != nil {
+	if err := writeUsers(file, accounts); err != nil {
 		return err
 	}
-	fmt.Fprintf(s.progress, "%6.1fs importing %d users\n", time.Since(s.started).Seconds(), users)
+	fmt.Fprintf(s.progress, "%6.1fs importing %d users\n", time.Since(s.started).Seconds(), len(accounts))
 	imports := exec.Command(s.gateway, "user", "import", file)
-	imports.Env = s.gatewayEnv("data", "", "", more...)
+	imports.Env = s.gatewayEnv(data, "", "", more...)
 	var said []byte
 	if err := onCores(s.cores(), func() (err error) { said, err = imports.CombinedOutput(); return err }); err != nil {
 		return fmt.Errorf("importing users: %w: %s", err, said)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended += imports.ProcessState.UserTime() + imports.ProcessState.SystemTime()
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"io"
 	"testing"
 	"time"
+
+	"holdfast/stanza"
 )
 
 // hold has a gateway's reader stop before the next message of a user's senders, until the returned function is called.
@@ -240,4 +242,54 @@ func TestOrderWhenAHomeComesBack(t *testing.T) {
 	all[0].node.Sync(within(t), all[1].id)
 	release()
 	w.arrived(u.addr, s.name, 3)
+}
+
+// logOut ends a user's session.
+func (g *gateway) logOut(user stanza.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.users[user]
+	p.attached, p.Session = false, false
+	g.node.Unpin(user)
+}
+
+// A user whom an earlier home has given up comes to a node that still takes that one for the home: it is the home then,
+// and what it sent to the earlier one, and what it sends now, comes in order.
+func TestOrderWhenAHomeHasBeenGivenUp(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		w.cfg = short()
+		all := w.starts(2)
+		s, u := w.client("sender"), w.client("user")
+		must(t, s.connect(within(t), all[0]))
+		for round := range uint32(3) {
+			must(t, u.connect(within(t), all[1]))
+			s.sends(t, u, 2)
+			w.arrived(u.addr, s.name, 7*round+2)
+			all[1].logOut(u.addr)
+			u.at = nil
+			release := func() {}
+			if round > 0 { // with something that the earlier home has not read yet
+				var held <-chan struct{}
+				held, release = all[1].hold()
+				s.sends(t, u, 2)
+				<-held
+			} else {
+				s.sends(t, u, 2)
+				w.arrived(u.addr, s.name, 4)
+			}
+			w.await("the user is given up", func() bool { return w.home(u.addr) == "" })
+			if node, known := all[0].node.Where(u.addr); !known || node != all[1].id {
+				t.Fatalf("the sender's node takes %q for the home, %v", node, known)
+			}
+			must(t, u.connect(within(t), all[0]))
+			s.sends(t, u, 2)
+			release()
+			w.arrived(u.addr, s.name, 7*round+6)
+			s.sends(t, u, 1)
+			w.arrived(u.addr, s.name, 7*round+7)
+			if homes := w.homesOf(u.addr); len(homes) != 1 || homes[0] != all[0].id {
+				t.Errorf("homes %v, want %s", homes, all[0].id)
+			}
+		}
+	})
 }

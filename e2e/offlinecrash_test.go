@@ -97,7 +97,7 @@ func drainKilled(t *testing.T, seed uint64, g *gatewayproc.Gateway, messages int
 func fill(t *testing.T, g *gatewayproc.Gateway, from, to string, messages int, more string) {
 	t.Helper()
 	a, _ := managed(t, g, from)
-	ctx := within(t, time.Minute)
+	ctx := within(t, 5*time.Minute)
 	for i := range messages {
 		if err := a.Write(ctx, fmt.Sprintf("<message xmlns='jabber:client' type='chat' to='%s'><body>%d%s</body></message>", bare(to), i, more)); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestRotateAndFree(t *testing.T) {
@@ -328,6 +329,31 @@ func TestSyncIsShared(t *testing.T) {
 		mustSync(t, l) // nothing to do
 		if n := flushes.Load(); n != 2 {
 			t.Errorf("%d flushes", n)
+		}
+		mustClose(t, l)
+	})
+}
+
+// Who asks for one flush after the other gets them at a pace, and after a silence at once.
+func TestSyncIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := mustOpen(t, t.TempDir(), Config{Segment: 16 * page})
+		start := time.Now()
+		for i, silence := range []time.Duration{0, 0, 0, time.Second, 0} {
+			time.Sleep(silence)
+			asked := time.Now()
+			mustAppend(t, l, entry{1, "one"})
+			mustSync(t, l)
+			want := pace
+			if i == 0 || silence > 0 {
+				want = 0
+			}
+			if took := time.Since(asked); took != want {
+				t.Errorf("flush %d took %v, want %v", i, took, want)
+			}
+		}
+		if took := time.Since(start); took != time.Second+3*pace {
+			t.Errorf("all took %v", took)
 		}
 		mustClose(t, l)
 	})

@@ -73,6 +73,13 @@
 // They are counted exactly, with what is not yet committed, so that of many senders at once none gets in above the
 // limit. [Mailbox.Force] goes past them.
 //
+// A user may choose ([Mailbox.Choose], by the IQ that Tigase has) what OFFLINE_LIMIT is for messages to this user, where
+// OFFLINE_OWN_LIMIT lets users and up to OFFLINE_OWN_LIMIT_MAX: a number, any number, or 0, with which nothing is stored.
+// It is in the store when Choose returns, and is read with the counters, so it holds exactly from then on, wherever the
+// user's home is. What is stored already stays. The limits for all senders together remain the operator's. A choice over
+// a ceiling that was lowered counts as the ceiling; one that is not allowed any more is kept, and does not count. It ends
+// with the account ([Mailbox.Forget]).
+//
 // # Order, identity, time
 //
 // A message is keyed by its recipient and its stanza id; ids are sorted by the time at which the gateway took the
@@ -95,7 +102,7 @@
 // # Memory
 //
 // A Mailbox holds a hash of every recipient with mail, up to OFFLINE_KNOWN of them, so that the login of a user
-// without mail costs no query; counters of recipients used lately, up to OFFLINE_CACHE; and what is not committed.
+// without mail costs no query; as many of users who chose a limit; counters of recipients used lately, up to OFFLINE_CACHE; and what is not committed.
 // Paging takes the memory of one page, however large the mailbox.
 //
 // # Invariants

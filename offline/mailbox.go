@@ -18,16 +18,17 @@ import (
 // Mailbox is the mailboxes of all users. It is safe for concurrent use.
 type Mailbox struct {
 	// static
-	cfg     Config
-	store   Backend
-	log     *slog.Logger
-	metrics *metrics
-	boxes   *boxes
-	known   *known
-	gate    *gate
-	writes  *sqlx.Batcher[*write]
-	stop    context.CancelFunc // ends the goroutine of upkeep
-	stopped chan struct{}      // closed by upkeep
+	cfg      Config
+	store    Backend
+	log      *slog.Logger
+	metrics  *metrics
+	boxes    *boxes
+	known    *known // users with mail
+	gate     *gate
+	writes   *sqlx.Batcher[*write]
+	choosers *known             // users who chose a limit
+	stop     context.CancelFunc // ends the goroutine of upkeep
+	stopped  chan struct{}      // closed by upkeep
 
 	stored atomic.Int64 // messages in all mailboxes, uncommitted changes included; with Config.Shared an estimate
 
@@ -54,8 +55,10 @@ func New(ctx context.Context, cfg Config, store Backend, log *slog.Logger, reg p
 		return nil, fmt.Errorf("offline: %w", err)
 	}
 	if cfg.Shared {
-		m.known = givenUp() // others add to it
-	} else if m.known, err = loadKnown(ctx, store, cfg.Known); err != nil {
+		m.known, m.choosers = givenUp(), givenUp() // others add to them
+	} else if m.known, err = loadKnown(ctx, cfg.Known, store.Users); err != nil {
+		return nil, err
+	} else if m.choosers, err = loadKnown(ctx, cfg.Known, store.Choosers); err != nil {
 		return nil, err
 	}
 	if err := m.countStored(ctx); err != nil {
@@ -172,8 +175,11 @@ func (m *Mailbox) putLocked(
 	}
 	sender := st.From.Bare().String()
 	if limited {
+		pair, isLimited := m.pairLimitLocked(b)
 		switch {
-		case m.cfg.Limit > 0 && b.senders[sender] >= m.cfg.Limit:
+		case isLimited && pair == 0:
+			return false, Declined, ErrFull
+		case isLimited && b.senders[sender] >= pair:
 			return false, PairFull, ErrFull
 		case m.cfg.UserLimit > 0 && b.count >= m.cfg.UserLimit:
 			return false, MessagesFull, ErrFull
@@ -206,12 +212,12 @@ func (m *Mailbox) queue(w *write) error {
 	return nil
 }
 
-// loadLocked counts what the store has for b, once.
+// loadLocked asks the store, once, what it has for b.
 func (m *Mailbox) loadLocked(ctx context.Context, b *box) error {
 	if b.loaded {
 		return nil
 	}
-	if m.known.without(b.name) {
+	if m.known.without(b.name) && m.choosers.without(b.name) {
 		b.loaded = true
 		return nil
 	}
@@ -222,7 +228,7 @@ func (m *Mailbox) loadLocked(ctx context.Context, b *box) error {
 	}
 	since(m.metrics.loads, start)
 	b.loaded = true
-	b.count, b.bytes, b.senders, b.last = t.Messages, t.Bytes, t.Senders, t.Last
+	b.count, b.bytes, b.senders, b.last, b.own = t.Messages, t.Bytes, t.Senders, t.Last, t.Own
 	stanza.Observe(t.Last) // another gateway may have made it; what comes from now on is to be behind it
 	return nil
 }

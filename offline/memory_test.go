@@ -14,8 +14,9 @@ import (
 
 // memory is a Backend for tests of what is above it, in virtual time too. It holds the contract of a real one.
 type memory struct {
-	mu    sync.Mutex
-	boxes map[string]map[stanza.ID]offline.Row
+	mu     sync.Mutex
+	boxes  map[string]map[stanza.ID]offline.Row
+	limits map[string]offline.OwnLimit
 	// fail, when set, is asked after each batch is applied; an error rolls it back.
 	fail func(batch []offline.Change) error
 	// scans counts calls of Totals and Scan.
@@ -24,6 +25,7 @@ type memory struct {
 	puts int
 
 	staged map[string]map[stanza.ID]offline.Row // of the transaction that runs; owned by it
+	chosen map[string]offline.OwnLimit          // likewise
 	held   chan struct{}                        // when set, transactions commit only when it is closed
 }
 
@@ -53,6 +55,7 @@ func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
 	for user, box := range s.boxes {
 		s.staged[user] = maps.Clone(box)
 	}
+	s.chosen = maps.Clone(s.limits)
 	s.mu.Unlock()
 	if err := fn(nil); err != nil {
 		return err
@@ -65,7 +68,7 @@ func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.boxes = s.staged
+	s.boxes, s.limits = s.staged, s.chosen
 	return nil
 }
 
@@ -95,6 +98,13 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 			}
 		case offline.OpPurge:
 			delete(s.staged, c.User)
+		case offline.OpLimit:
+			if s.chosen == nil {
+				s.chosen = make(map[string]offline.OwnLimit)
+			}
+			if s.chosen[c.User] = c.Limit; !c.Limit.Chosen {
+				delete(s.chosen, c.User)
+			}
 		}
 	}
 	if s.fail != nil {
@@ -107,6 +117,7 @@ func (s *memory) Totals(_ context.Context, user string) (t offline.Totals, _ err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scans++
+	t.Own = s.limits[user]
 	for _, r := range s.boxes[user] {
 		if t.Senders == nil {
 			t.Senders = make(map[string]int)
@@ -159,4 +170,16 @@ func (s *memory) Stored(context.Context) (n int64, _ error) {
 		n += int64(len(box))
 	}
 	return n, nil
+}
+
+func (s *memory) Choosers(_ context.Context, after string, n int) (users []string, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for user := range s.limits {
+		if user > after {
+			users = append(users, user)
+		}
+	}
+	slices.SortFunc(users, cmp.Compare[string])
+	return users[:min(n, len(users))], nil
 }

@@ -96,7 +96,7 @@ func possible(a Action, r Reason) bool {
 		return a != Store
 	case Bodiless:
 		return a != Drop
-	case Disabled, PairFull, MessagesFull, BytesFull:
+	case Disabled, PairFull, Declined, MessagesFull, BytesFull:
 		return a != Store
 	case ChatStateOnly, Empty, TypeError, TypeHeadline, NotMessage:
 		return a == Drop

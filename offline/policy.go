@@ -104,7 +104,8 @@ const (
 	NotMessage                    // presence or iq
 	Matcher                       // a rule of OFFLINE_MATCHERS
 	Disabled                      // OFFLINE_STORAGE
-	PairFull                      // OFFLINE_LIMIT reached
+	PairFull                      // OFFLINE_LIMIT reached, or what the recipient chose in its place
+	Declined                      // the recipient chose that nothing is stored
 	MessagesFull                  // OFFLINE_USER_LIMIT reached
 	BytesFull                     // OFFLINE_USER_BYTES reached
 	reasons                       // how many there are
@@ -114,7 +115,7 @@ var reasonNames = [reasons]string{
 	HasBody: "body", HasReceipt: "receipt", HasMarker: "marker", HintStore: "hint_store",
 	HintNoStore: "hint_no_store", HintNoPermanent: "hint_no_permanent_store", Bodiless: "bodiless",
 	ChatStateOnly: "chat_state", Empty: "empty", TypeError: "error", TypeHeadline: "headline",
-	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Disabled: "disabled", PairFull: "pair_full", MessagesFull: "messages_full",
+	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Disabled: "disabled", PairFull: "pair_full", Declined: "declined", MessagesFull: "messages_full",
 	BytesFull: "bytes_full",
 }
 
@@ -129,6 +130,7 @@ var bounceText = [reasons]string{
 	Matcher:         "The recipient is offline and messages of this kind are not stored",
 	Disabled:        "Bounce offline message", // the text that other servers have
 	PairFull:        "The recipient is offline and too many of your messages to them are waiting already",
+	Declined:        "The recipient is offline and does not have messages stored",
 	MessagesFull:    "The recipient is offline and their mailbox is full",
 	BytesFull:       "The recipient is offline and their mailbox is full",
 }

@@ -41,11 +41,15 @@ SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[]) ON CONFLI
 	postgresRemove = `DELETE FROM offline_message AS m USING unnest($1::text[], $2::bytea[]) AS u (recipient, id)
 WHERE m.recipient = u.recipient AND m.id = u.id`
 	postgresPurge = `DELETE FROM offline_message WHERE recipient = ANY ($1::text[])`
+	postgresLimit = `INSERT INTO offline_limit (recipient, messages) SELECT * FROM unnest($1::text[], $2::bigint[])
+ON CONFLICT (recipient) DO UPDATE SET messages = excluded.messages`
+	postgresUnlimit = `DELETE FROM offline_limit WHERE recipient = ANY ($1::text[])`
 
 	// The greatest id is looked up once, in the index; max() knows no bytea.
 	postgresTotals = `SELECT sender, count(*), sum(octet_length(raw))::bigint,
 	(SELECT id FROM offline_message WHERE recipient = $1 ORDER BY id DESC LIMIT 1)
-FROM offline_message WHERE recipient = $1 GROUP BY sender`
+FROM offline_message WHERE recipient = $1 GROUP BY sender
+UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE recipient = $1`
 	postgresBodies = `SELECT id, sender, octet_length(raw), raw FROM offline_message
 WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	postgresHeads = `SELECT id, sender, octet_length(raw), NULL::bytea FROM offline_message
@@ -57,6 +61,7 @@ WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	SELECT (SELECT m.recipient FROM offline_message AS m WHERE m.recipient > u.recipient ORDER BY m.recipient LIMIT 1)
 	FROM u WHERE u.recipient IS NOT NULL
 ) SELECT recipient FROM u WHERE recipient IS NOT NULL LIMIT $2`
+	postgresChoosers = `SELECT recipient FROM offline_limit WHERE recipient > $1 ORDER BY recipient LIMIT $2`
 	// A large table is not read for it: what the last ANALYZE found is near enough.
 	postgresStored = `SELECT CASE WHEN c.n <= $1 THEN c.n ELSE greatest(c.n, (
 	SELECT reltuples::bigint FROM pg_class WHERE oid = 'offline_message'::regclass
@@ -86,6 +91,8 @@ func (s *Postgres) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error 
 		{postgresPurge, len(n.purged), []any{n.purged}},
 		{postgresRemove, len(n.goneIDs), []any{n.goneUsers, n.goneIDs}},
 		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws}},
+		{postgresLimit, len(n.limited), []any{n.limited, n.limits}},
+		{postgresUnlimit, len(n.unlimited), []any{n.unlimited}},
 	} {
 		if step.rows == 0 {
 			continue
@@ -104,6 +111,9 @@ type net struct {
 	goneIDs        [][]byte
 	users, senders []string
 	ids, raws      [][]byte
+
+	limited, unlimited []string // users who chose a limit, and who have none any more
+	limits             []int64
 }
 
 // netOf leaves out the puts that a later change of the batch takes back. What is left of them may come after all
@@ -116,8 +126,13 @@ func netOf(batch []Change) net {
 	var n net
 	removed := make(map[message]struct{}) // by what comes after the change that is looked at
 	purged := make(map[string]struct{})
+	chosen := make(map[string]struct{})
 	for i := len(batch) - 1; i >= 0; i-- {
 		c := &batch[i]
+		if c.Op == OpLimit {
+			n.limit(c, chosen)
+			continue
+		}
 		if _, gone := purged[c.User]; gone {
 			continue // whatever it was
 		}
@@ -149,22 +164,39 @@ func netOf(batch []Change) net {
 	return n
 }
 
+// limit notes the last choice of each user; it concerns no message.
+func (n *net) limit(c *Change, chosen map[string]struct{}) {
+	if _, later := chosen[c.User]; later {
+		return
+	}
+	chosen[c.User] = struct{}{}
+	if c.Limit.Chosen {
+		n.limited, n.limits = append(n.limited, c.User), append(n.limits, c.Limit.row())
+	} else {
+		n.unlimited = append(n.unlimited, c.User)
+	}
+}
+
 // Totals implements [Backend].
 func (s *Postgres) Totals(ctx context.Context, user string) (t Totals, err error) {
 	err = s.db.Query(ctx, postgresTotals, func(rows *sql.Rows) (bool, error) {
-		var sender string
-		var messages int
-		var bytes int64
+		var sender sql.NullString // none in the row that has the limit
+		var messages int64
+		var bytes sql.NullInt64
 		var last sql.RawBytes
 		if err := rows.Scan(&sender, &messages, &bytes, &last); err != nil {
 			return false, err
 		}
+		if !sender.Valid {
+			t.Own = ownLimit(messages)
+			return true, nil
+		}
 		if t.Senders == nil {
 			t.Senders = make(map[string]int)
 		}
-		t.Senders[sender] = messages
-		t.Messages += messages
-		t.Bytes += bytes
+		t.Senders[sender.String] = int(messages)
+		t.Messages += int(messages)
+		t.Bytes += bytes.Int64
 		var err error
 		t.Last, err = readID(last)
 		return true, err
@@ -205,8 +237,17 @@ func (s *Postgres) Scan(ctx context.Context, user string, in Range, yield func(R
 }
 
 // Users implements [Backend].
-func (s *Postgres) Users(ctx context.Context, after string, n int) (users []string, err error) {
-	err = s.db.Query(ctx, postgresUsers, func(rows *sql.Rows) (bool, error) {
+func (s *Postgres) Users(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, postgresUsers, after, n)
+}
+
+// Choosers implements [Backend].
+func (s *Postgres) Choosers(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, postgresChoosers, after, n)
+}
+
+func (s *Postgres) names(ctx context.Context, query, after string, n int) (users []string, err error) {
+	err = s.db.Query(ctx, query, func(rows *sql.Rows) (bool, error) {
 		var user string
 		err := rows.Scan(&user)
 		users = append(users, user)

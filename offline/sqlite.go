@@ -42,7 +42,12 @@ const (
 	sqlitePurge  = `DELETE FROM offline_message WHERE user = ?`
 	sqliteCount  = `UPDATE offline_stored SET messages = messages + ?`
 
-	sqliteTotals = `SELECT sender, count(*), sum(length(raw)), max(id) FROM offline_message WHERE user = ? GROUP BY sender`
+	sqliteLimit = `INSERT INTO offline_limit (user, messages) VALUES (?, ?)
+ON CONFLICT (user) DO UPDATE SET messages = excluded.messages`
+	sqliteUnlimit = `DELETE FROM offline_limit WHERE user = ?`
+
+	sqliteTotals = `SELECT sender, count(*), sum(length(raw)), max(id) FROM offline_message WHERE user = ?1 GROUP BY sender
+UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE user = ?1`
 	sqliteBodies = `SELECT id, sender, length(raw), raw FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
 	sqliteHeads  = `SELECT id, sender, length(raw), NULL FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
 	// One seek for each user; DISTINCT would read every row.
@@ -52,7 +57,8 @@ const (
 	SELECT (SELECT min(m.user) FROM offline_message AS m WHERE m.user > u.user) FROM u WHERE u.user IS NOT NULL
 	LIMIT ?2
 ) SELECT user FROM u WHERE user IS NOT NULL`
-	sqliteStored = `SELECT messages FROM offline_stored`
+	sqliteChoosers = `SELECT user FROM offline_limit WHERE user > ? ORDER BY user LIMIT ?`
+	sqliteStored   = `SELECT messages FROM offline_stored`
 )
 
 // Tx implements [Backend].
@@ -76,6 +82,12 @@ func (s *SQLite) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error {
 			}
 		case OpPurge:
 			w.exec(sqlitePurge, &w.purge, -1, c.User)
+		case OpLimit:
+			if c.Limit.Chosen {
+				w.exec(sqliteLimit, &w.limit, 0, c.User, c.Limit.row())
+			} else {
+				w.exec(sqliteUnlimit, &w.unlimit, 0, c.User)
+			}
 		}
 	}
 	if w.delta != 0 {
@@ -91,6 +103,7 @@ type sqliteWriter struct {
 	tx  *sql.Tx
 
 	put, remove, run, purge, count *sql.Stmt
+	limit, unlimit                 *sql.Stmt
 	delta                          int64 // messages more than before
 	err                            error
 }
@@ -116,19 +129,23 @@ func (w *sqliteWriter) exec(query string, st **sql.Stmt, sign int64, args ...any
 // Totals implements [Backend].
 func (s *SQLite) Totals(ctx context.Context, user string) (t Totals, err error) {
 	err = s.query(ctx, sqliteTotals, func(rows *sql.Rows) (bool, error) {
-		var sender string
-		var messages int
-		var bytes int64
+		var sender sql.NullString // none in the row that has the limit
+		var messages int64
+		var bytes sql.NullInt64
 		var last sql.RawBytes
 		if err := rows.Scan(&sender, &messages, &bytes, &last); err != nil {
 			return false, err
 		}
+		if !sender.Valid {
+			t.Own = ownLimit(messages)
+			return true, nil
+		}
 		if t.Senders == nil {
 			t.Senders = make(map[string]int)
 		}
-		t.Senders[sender] = messages
-		t.Messages += messages
-		t.Bytes += bytes
+		t.Senders[sender.String] = int(messages)
+		t.Messages += int(messages)
+		t.Bytes += bytes.Int64
 		id, err := readID(last)
 		if id.Compare(t.Last) > 0 {
 			t.Last = id
@@ -167,8 +184,17 @@ func (s *SQLite) Scan(ctx context.Context, user string, in Range, yield func(Row
 }
 
 // Users implements [Backend].
-func (s *SQLite) Users(ctx context.Context, after string, n int) (users []string, err error) {
-	err = s.query(ctx, sqliteUsers, func(rows *sql.Rows) (bool, error) {
+func (s *SQLite) Users(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, sqliteUsers, after, n)
+}
+
+// Choosers implements [Backend].
+func (s *SQLite) Choosers(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, sqliteChoosers, after, n)
+}
+
+func (s *SQLite) names(ctx context.Context, query, after string, n int) (users []string, err error) {
+	err = s.query(ctx, query, func(rows *sql.Rows) (bool, error) {
 		var user string
 		err := rows.Scan(&user)
 		users = append(users, user)

@@ -258,7 +258,9 @@ func (r *fakeRoster) Pending(context.Context, stanza.Addr) ([][]byte, error) { r
 type fakeMailbox struct {
 	mu    sync.Mutex
 	boxes map[stanza.Addr][]*stanza.Stanza
-	limit int // messages for one user, 0 for no limit
+	limit int                 // messages for one user, 0 for no limit
+	own   map[stanza.Addr]int // what users chose, -1 for any number
+	fixed bool                // they may not
 	err   error
 }
 
@@ -338,7 +340,6 @@ func (m *fakeMailbox) Count(user stanza.Addr) (int, error) {
 	return len(m.boxes[user]), m.err
 }
 
-// bodies lists what a mailbox holds.
 func (m *fakeMailbox) Purge(user stanza.Addr) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -346,8 +347,42 @@ func (m *fakeMailbox) Purge(user stanza.Addr) error {
 	return m.err
 }
 
+func (m *fakeMailbox) Forget(user stanza.Addr) error {
+	m.mu.Lock()
+	delete(m.own, user)
+	m.mu.Unlock()
+	return m.Purge(user)
+}
+
+func (m *fakeMailbox) MayChoose() bool { return !m.fixed }
+
+func (m *fakeMailbox) PairLimit(user stanza.Addr) (n int, limited bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if own, ok := m.own[user]; ok {
+		return max(own, 0), own >= 0, m.err
+	}
+	return 100, true, m.err
+}
+
+func (m *fakeMailbox) Choose(user stanza.Addr, n int, limited bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fixed {
+		return notAllowed
+	}
+	if m.own == nil {
+		m.own = make(map[stanza.Addr]int)
+	}
+	if m.own[user] = n; !limited {
+		m.own[user] = -1
+	}
+	return m.err
+}
+
 func (m *fakeMailbox) Room(context.Context) error { return nil }
 
+// bodies lists what a mailbox holds.
 func (m *fakeMailbox) bodies(user stanza.Addr) (all []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

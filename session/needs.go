@@ -83,6 +83,20 @@ type Mailbox interface {
 	Purge(user stanza.Addr) error
 	// Room waits while the store has too much to write. Nothing may be locked.
 	Room(ctx context.Context) error
+	OwnLimits
+}
+
+// OwnLimits are what users choose about their mailboxes.
+type OwnLimits interface {
+	// MayChoose says whether the operator lets them.
+	MayChoose() bool
+	// PairLimit is how many messages of one sender are kept for user; limited is false for any number.
+	PairLimit(user stanza.Addr) (n int, limited bool, err error)
+	// Choose sets that, and returns when it is kept for good. Errors with an IQ error in them (mellium's stanza.Error) are
+	// told to the client.
+	Choose(user stanza.Addr, n int, limited bool) error
+	// Forget is Purge, and forgets what the user chose, for an account that is removed. It returns when that is done for good.
+	Forget(user stanza.Addr) error
 }
 
 // Verdict is what the mailbox's policy said.

@@ -31,6 +31,8 @@ type Parts struct {
 	Log       *slog.Logger
 	// Registration offers XEP-0077 to strangers.
 	Registration bool
+	// NoStorage: nothing is kept for users who are away, so offline storage is not announced.
+	NoStorage bool
 	// Version is what XEP-0092 answers.
 	Version string
 }
@@ -113,7 +115,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	}
 	// No earlier process can have given out what this one does, whatever is still in the journal.
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
-	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)
+	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(!p.NoStorage, sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)
 	sv.ctx, sv.stop = context.WithCancel(context.Background())
 	sv.intake, sv.refuseIntake = context.WithCancel(sv.ctx)
 	sv.settle.wake = make(chan struct{}, 1)

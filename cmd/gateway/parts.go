@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"holdfast/auth"
 	"holdfast/internal/journal"
@@ -257,6 +258,25 @@ func (m mailbox) Empty(user stanza.Addr) (bool, error) { return m.Mailbox.Empty(
 func (m mailbox) Count(user stanza.Addr) (int, error) { return m.Mailbox.Count(m.ctx, user) }
 
 func (m mailbox) Purge(user stanza.Addr) error { return m.Mailbox.Purge(m.ctx, user) }
+
+func (m mailbox) PairLimit(user stanza.Addr) (n int, limited bool, err error) {
+	return m.Mailbox.PairLimit(m.ctx, user)
+}
+
+// limitPatience is how long a user waits for the store to take a new limit.
+const limitPatience = time.Second
+
+func (m mailbox) Choose(user stanza.Addr, n int, limited bool) error {
+	ctx, cancel := context.WithTimeout(m.ctx, limitPatience)
+	defer cancel()
+	return m.Mailbox.Choose(ctx, user, offline.OwnLimit{Lifted: !limited, Messages: n})
+}
+
+func (m mailbox) Forget(user stanza.Addr) error {
+	ctx, cancel := context.WithTimeout(m.ctx, limitPatience)
+	defer cancel()
+	return m.Mailbox.Forget(ctx, user)
+}
 
 func (m mailbox) Room(ctx context.Context) error { return m.Mailbox.Room(ctx) }
 

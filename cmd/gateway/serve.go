@@ -154,6 +154,7 @@ func (g *gateway) open(ctx context.Context) error {
 		Auth: authenticator{g.auth}, Accounts: accounts{g.auth}, NewRouter: newRouter, Roster: rosters, Subs: rosters,
 		Mailbox: mailbox{g.box, ctx, cfg.Offline.Policy, log}, Receipts: proofs{g.cache, cfg.Receipts.Policy()},
 		Metrics: session.NewMetrics(reg), Log: log, Registration: g.auth.RegistrationOffered(), Version: version(),
+		NoStorage: cfg.Offline.Storage != offline.StorageOn,
 	}
 	var recovered *resume.Recovered
 	if g.cluster != nil {
@@ -184,7 +185,7 @@ func (g *gateway) open(ctx context.Context) error {
 			if err := g.store.IDs(journal.KindUnstored, user, nil); err != nil {
 				return err
 			}
-			return g.box.Purge(ctx, user)
+			return g.box.Forget(ctx, user)
 		})
 	}
 	g.ws, err = ws.New(cfg.WS, log, reg, g.sessions.NewStream)

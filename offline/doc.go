@@ -30,7 +30,7 @@
 // therefore never dropped: what is refused for a hint or for want of a body is bounced, as RFC 6121 has it for what is
 // not stored; only what means nothing later is dropped. XEP-0334 lets no-permanent-store wait in a mailbox, which is
 // no permanent archive; so it does, unless the operator thinks otherwise. A hint that forbids to store wins over store.
-// Delays, stanza ids, threads and legacy events are no content.
+// Delays, expiries, stanza ids, threads and legacy events are no content.
 //
 // OFFLINE_STORAGE switches storage off: what would be stored is bounced with the text "Bounce offline message" (error),
 // or everything is dropped (drop), be it that the clients of these users fetch an archive, or that they have to do

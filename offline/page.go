@@ -24,7 +24,7 @@ func (msg Message) Stanza(user stanza.Addr) (*stanza.Stanza, error) {
 		return nil, fmt.Errorf("offline: stored message: %w", err)
 	}
 	domain := user.Server()
-	if delayedBy(st, domain) {
+	if st.DelayedBy(domain) {
 		return st, nil
 	}
 	out := st.Rewrite(stanza.Edit{
@@ -32,19 +32,6 @@ func (msg Message) Stanza(user stanza.Addr) (*stanza.Stanza, error) {
 	})
 	out.ID = msg.ID // Rewrite was not asked for another <stanza-id/>
 	return out, nil
-}
-
-func delayedBy(st *stanza.Stanza, domain stanza.Addr) bool {
-	if !st.Payloads().Has(stanza.Delay) {
-		return false
-	}
-	for i := range st.NumChildren() {
-		c := st.Child(i)
-		if string(c.Space()) == stanza.NSDelay && string(c.Name()) == "delay" && c.Attr("from") == domain.String() {
-			return true
-		}
-	}
-	return false
 }
 
 // Page returns messages of user whose ids are greater than after (the zero ID begins at the front), in the order of

@@ -157,7 +157,7 @@ const (
 	markers  = stanza.Markable | stanza.MarkerReceived | stanza.MarkerDisplayed | stanza.MarkerAcknowledged
 	// passing is what has a meaning only now, or only beside other content.
 	passing = stanza.ChatState | stanza.LegacyEvent | stanza.Thread | stanza.Delay | stanza.StanzaID |
-		stanza.OriginID | stanza.HintNoStore | stanza.HintNoPermanentStore | stanza.HintNoCopy | stanza.HintStore | stanza.AMP
+		stanza.OriginID | stanza.HintNoStore | stanza.HintNoPermanentStore | stanza.HintNoCopy | stanza.HintStore | stanza.AMP | stanza.Expire | stanza.Retrieved
 )
 
 // Decide says what is done with st when its recipient has no available resource of non-negative priority. It is

@@ -165,7 +165,7 @@ func (s *Session) overLocked(size int) bool {
 
 // frame is what goes over the wire for an entry: a stanza that waited gets a delay stamp (XEP-0198 §5, XEP-0203).
 func (s *Session) frame(e *entry) []byte {
-	if e.flags&held == 0 || e.st.Kind() != stanza.Message || e.st.Payloads()&stanza.Delay != 0 || e.st.ID.IsZero() {
+	if e.flags&held == 0 || e.st.Kind() != stanza.Message || e.st.DelayedBy(s.addr.Server()) || e.st.ID.IsZero() {
 		return e.st.Raw()
 	}
 	return e.st.Rewrite(stanza.Edit{

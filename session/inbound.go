@@ -116,13 +116,17 @@ var (
 	errNoNode            = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound} // of disco, XEP-0013
 )
 
+// serversWords are what a client cannot say for the server: that it delayed something (XEP-0203), or shows what it kept
+// (XEP-0013 §2.4). A delay of somebody else, say of a room's, is the client's to pass on.
+const serversWords = stanza.Delay | stanza.Retrieved
+
 // message routes a message of the client (RFC 6121 §5, §8).
 func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 	sv := s.sv
 	if to.IsZero() {
 		to = s.addr.Bare() // RFC 6120 §10.3.1
 	}
-	edit := stanza.Edit{From: s.addr, To: to}
+	edit := stanza.Edit{From: s.addr, To: to, Without: serversWords, DelayBy: sv.ours}
 	if sv.here(to.Bare()) {
 		edit.ID, edit.IDBy = stanza.NewID(), to.Bare() // else the home gives it one
 	}

@@ -21,7 +21,7 @@ import (
 // A shown message has no stanza id there: it is no place where the message is, only a look at it.
 
 const (
-	nsOffline = "http://jabber.org/protocol/offline"
+	nsOffline = stanza.NSOffline
 	nsRSM     = "http://jabber.org/protocol/rsm"
 )
 
@@ -414,8 +414,7 @@ func (sv *Service) showOne(s *Session, m *stanza.Stanza) error {
 
 // onlyShown reports whether a message in an outbox is in the mailbox, which it was only shown from.
 func onlyShown(st *stanza.Stanza) bool {
-	_, ok := st.Find(nsOffline, "offline")
-	return ok && st.ID.IsZero() && st.Kind() == stanza.Message
+	return st.Payloads().Has(stanza.Retrieved) && st.ID.IsZero() && st.Kind() == stanza.Message
 }
 
 func (sv *Service) retryShow(s *Session) {

@@ -42,7 +42,8 @@ type Service struct {
 	// static
 	cfg      Config
 	domains  map[string]stanza.Addr
-	first    stanza.Addr // the domain that a header without `to` means
+	ours     func(stanza.Addr) bool // whether an address is one of the domains
+	first    stanza.Addr            // the domain that a header without `to` means
 	auth     Authenticator
 	accounts Accounts
 	router   Router
@@ -113,6 +114,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d
 	}
+	sv.ours = func(a stanza.Addr) bool { return a == sv.domains[a.Domain()] }
 	// No earlier process can have given out what this one does, whatever is still in the journal.
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
 	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(!p.NoStorage, sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)

@@ -28,6 +28,9 @@ type Config struct {
 	// Shared says that others write to the Backend too, each for users of their own. Nothing is known then of a user
 	// without asking, and the number of all messages is asked for from time to time.
 	Shared bool `env:"-"`
+	// ExpireAt is when a message with rules (XEP-0079) is not to be given to its recipient any more by them; the zero Time
+	// is never, and so is nil. It is asked for nothing else.
+	ExpireAt func(st *stanza.Stanza) time.Time `env:"-"`
 	// Mine reports whether this Mailbox is the one that has user now; nil is always. It is asked before messages
 	// expire.
 	Mine func(ctx context.Context, user stanza.Addr) bool `env:"-"`

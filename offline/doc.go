@@ -80,6 +80,18 @@
 // a ceiling that was lowered counts as the ceiling; one that is not allowed any more is kept, and does not count. It ends
 // with the account ([Mailbox.Forget]).
 //
+// # Expiry
+//
+// Three things end the time of a stored message: OFFLINE_LIFETIME, counted from when the gateway took it; the seconds of
+// <x xmlns='jabber:x:expire'/> (XEP-0023), likewise; and a rule of XEP-0079 with expire-at (§4.3.2), as Config.ExpireAt
+// says, of which the earliest that does more than notify counts. The last two are stored with the message. From that
+// moment no [Mailbox.Page] has it, so nobody is given it; it counts for the limits until it is taken out, some minutes
+// later in the case of the lifetime (5% of it, at least a minute) and some seconds later in the other cases, in batches
+// and a bounded number of bytes at a time. [Mailbox.RunExpiry] hands those that expired by their own word to package
+// session, which tells the senders whose rules want it, and leaves alone what a session of the user has already. XEP-0023
+// has nobody told. A message that is delivered with seconds left says how many; one that expired before it came to be
+// stored is dropped, unless it is Forced. What is gone is counted by reason.
+//
 // # Order, identity, time
 //
 // A message is keyed by its recipient and its stanza id; ids are sorted by the time at which the gateway took the

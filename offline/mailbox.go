@@ -108,6 +108,9 @@ func (m *Mailbox) Decide(st *stanza.Stanza) Verdict {
 // A message that is stored already is neither counted nor stored again.
 func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (Verdict, error) {
 	v := Decide(st, m.cfg.Policy)
+	if v.Action == Store && st.Payloads().Has(stanza.Expire) && over(secondsOf(st), time.Now()) {
+		v = Verdict{Drop, Overdue}
+	}
 	if v.Action != Store {
 		m.metrics.decided(v)
 		return v, nil
@@ -188,7 +191,7 @@ func (m *Mailbox) putLocked(
 		}
 	}
 	w := &write{
-		change: Change{Op: OpPut, User: b.name, ID: st.ID, Sender: sender, Raw: raw},
+		change: Change{Op: OpPut, User: b.name, ID: st.ID, Sender: sender, Raw: raw, Expires: m.expiresAt(st)},
 		box:    b, size: size,
 	}
 	if err := m.queue(w); err != nil {

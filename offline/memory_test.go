@@ -83,7 +83,7 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 				s.staged[c.User] = box
 			}
 			if _, ok := box[c.ID]; !ok {
-				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw)}
+				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw), Expires: c.Expires}
 			}
 		case offline.OpRemove:
 			if c.Run { // take it at its word
@@ -142,7 +142,7 @@ func (s *memory) Scan(_ context.Context, user string, in offline.Range, yield fu
 			continue
 		}
 		if !in.Bodies {
-			r.Raw = nil
+			r.Raw, r.Expires = nil, 0
 		}
 		if !yield(r) {
 			break
@@ -182,4 +182,22 @@ func (s *memory) Choosers(_ context.Context, after string, n int) (users []strin
 	}
 	slices.SortFunc(users, cmp.Compare[string])
 	return users[:min(n, len(users))], nil
+}
+
+func (s *memory) Due(_ context.Context, now int64, after offline.Due, n int) (due []offline.Due, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	order := func(a, b offline.Due) int {
+		return cmp.Or(cmp.Compare(a.Expires, b.Expires), cmp.Compare(a.User, b.User), a.ID.Compare(b.ID))
+	}
+	for user, box := range s.boxes {
+		for id, r := range box {
+			d := offline.Due{Expires: r.Expires, User: user, ID: id}
+			if r.Expires > 0 && r.Expires <= now && order(d, after) > 0 {
+				due = append(due, d)
+			}
+		}
+	}
+	slices.SortFunc(due, order)
+	return due[:min(n, len(due))], nil
 }

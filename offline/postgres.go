@@ -36,8 +36,8 @@ func OpenPostgres(ctx context.Context, db *sqlx.Postgres) (*Postgres, error) {
 }
 
 const (
-	postgresPut = `INSERT INTO offline_message (recipient, id, sender, raw)
-SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[]) ON CONFLICT DO NOTHING`
+	postgresPut = `INSERT INTO offline_message (recipient, id, sender, raw, expires)
+SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[], $5::bigint[]) ON CONFLICT DO NOTHING`
 	postgresRemove = `DELETE FROM offline_message AS m USING unnest($1::text[], $2::bytea[]) AS u (recipient, id)
 WHERE m.recipient = u.recipient AND m.id = u.id`
 	postgresPurge = `DELETE FROM offline_message WHERE recipient = ANY ($1::text[])`
@@ -50,9 +50,9 @@ ON CONFLICT (recipient) DO UPDATE SET messages = excluded.messages`
 	(SELECT id FROM offline_message WHERE recipient = $1 ORDER BY id DESC LIMIT 1)
 FROM offline_message WHERE recipient = $1 GROUP BY sender
 UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE recipient = $1`
-	postgresBodies = `SELECT id, sender, octet_length(raw), raw FROM offline_message
+	postgresBodies = `SELECT id, sender, octet_length(raw), raw, expires FROM offline_message
 WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
-	postgresHeads = `SELECT id, sender, octet_length(raw), NULL::bytea FROM offline_message
+	postgresHeads = `SELECT id, sender, octet_length(raw), NULL::bytea, 0::bigint FROM offline_message
 WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	// One seek for each user; DISTINCT would read every row.
 	postgresUsers = `WITH RECURSIVE u (recipient) AS (
@@ -61,6 +61,8 @@ WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	SELECT (SELECT m.recipient FROM offline_message AS m WHERE m.recipient > u.recipient ORDER BY m.recipient LIMIT 1)
 	FROM u WHERE u.recipient IS NOT NULL
 ) SELECT recipient FROM u WHERE recipient IS NOT NULL LIMIT $2`
+	postgresDue = `SELECT expires, recipient, id FROM offline_message
+WHERE expires > 0 AND expires <= $1 AND (expires, recipient, id) > ($2, $3, $4) ORDER BY expires, recipient, id LIMIT $5`
 	postgresChoosers = `SELECT recipient FROM offline_limit WHERE recipient > $1 ORDER BY recipient LIMIT $2`
 	// A large table is not read for it: what the last ANALYZE found is near enough.
 	postgresStored = `SELECT CASE WHEN c.n <= $1 THEN c.n ELSE greatest(c.n, (
@@ -90,7 +92,7 @@ func (s *Postgres) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error 
 	}{
 		{postgresPurge, len(n.purged), []any{n.purged}},
 		{postgresRemove, len(n.goneIDs), []any{n.goneUsers, n.goneIDs}},
-		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws}},
+		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws, n.expires}},
 		{postgresLimit, len(n.limited), []any{n.limited, n.limits}},
 		{postgresUnlimit, len(n.unlimited), []any{n.unlimited}},
 	} {
@@ -111,6 +113,7 @@ type net struct {
 	goneIDs        [][]byte
 	users, senders []string
 	ids, raws      [][]byte
+	expires        []int64
 
 	limited, unlimited []string // users who chose a limit, and who have none any more
 	limits             []int64
@@ -141,6 +144,7 @@ func netOf(batch []Change) net {
 			if _, gone := removed[message{c.User, c.ID}]; !gone {
 				n.users, n.senders = append(n.users, c.User), append(n.senders, c.Sender)
 				n.ids, n.raws = append(n.ids, c.ID[:]), append(n.raws, c.Raw)
+				n.expires = append(n.expires, c.Expires)
 			}
 		case OpRemove:
 			for k := range c.IDs {
@@ -161,6 +165,7 @@ func netOf(batch []Change) net {
 	slices.Reverse(n.senders)
 	slices.Reverse(n.ids)
 	slices.Reverse(n.raws)
+	slices.Reverse(n.expires)
 	return n
 }
 
@@ -219,7 +224,7 @@ func (s *Postgres) Scan(ctx context.Context, user string, in Range, yield func(R
 		err := s.db.Query(ctx, query, func(rows *sql.Rows) (bool, error) {
 			var r Row
 			var id sql.RawBytes
-			err := rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw)
+			err := rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw, &r.Expires)
 			if err != nil {
 				return false, err
 			}
@@ -239,6 +244,16 @@ func (s *Postgres) Scan(ctx context.Context, user string, in Range, yield func(R
 // Users implements [Backend].
 func (s *Postgres) Users(ctx context.Context, after string, n int) ([]string, error) {
 	return s.names(ctx, postgresUsers, after, n)
+}
+
+// Due implements [Backend].
+func (s *Postgres) Due(ctx context.Context, now int64, after Due, n int) (due []Due, err error) {
+	err = s.db.Query(ctx, postgresDue, func(rows *sql.Rows) (bool, error) {
+		d, err := readDue(rows)
+		due = append(due, d)
+		return true, err
+	}, now, after.Expires, after.User, after.ID[:], n)
+	return due, failed(err)
 }
 
 // Choosers implements [Backend].

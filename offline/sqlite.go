@@ -36,7 +36,7 @@ func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
 
 // Several rows in one INSERT were measured to gain nothing here: the time goes into the pages, not the statements.
 const (
-	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw) VALUES (?, ?, ?, ?)`
+	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw, expires) VALUES (?, ?, ?, ?, ?)`
 	sqliteRemove = `DELETE FROM offline_message WHERE user = ? AND id = ?`
 	sqliteRun    = `DELETE FROM offline_message WHERE user = ? AND id BETWEEN ? AND ?`
 	sqlitePurge  = `DELETE FROM offline_message WHERE user = ?`
@@ -48,8 +48,8 @@ ON CONFLICT (user) DO UPDATE SET messages = excluded.messages`
 
 	sqliteTotals = `SELECT sender, count(*), sum(length(raw)), max(id) FROM offline_message WHERE user = ?1 GROUP BY sender
 UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE user = ?1`
-	sqliteBodies = `SELECT id, sender, length(raw), raw FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
-	sqliteHeads  = `SELECT id, sender, length(raw), NULL FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
+	sqliteBodies = `SELECT id, sender, length(raw), raw, expires FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
+	sqliteHeads  = `SELECT id, sender, length(raw), NULL, 0 FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
 	// One seek for each user; DISTINCT would read every row.
 	sqliteUsers = `WITH RECURSIVE u (user) AS (
 	SELECT min(user) FROM offline_message WHERE user > ?1
@@ -57,6 +57,8 @@ UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE user = ?1`
 	SELECT (SELECT min(m.user) FROM offline_message AS m WHERE m.user > u.user) FROM u WHERE u.user IS NOT NULL
 	LIMIT ?2
 ) SELECT user FROM u WHERE user IS NOT NULL`
+	sqliteDue = `SELECT expires, user, id FROM offline_message
+WHERE expires > 0 AND expires <= ? AND (expires, user, id) > (?, ?, ?) ORDER BY expires, user, id LIMIT ?`
 	sqliteChoosers = `SELECT user FROM offline_limit WHERE user > ? ORDER BY user LIMIT ?`
 	sqliteStored   = `SELECT messages FROM offline_stored`
 )
@@ -71,7 +73,7 @@ func (s *SQLite) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error {
 		c := &batch[i]
 		switch c.Op {
 		case OpPut:
-			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw)
+			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw, c.Expires)
 		case OpRemove:
 			if last := len(c.IDs) - 1; c.Run && last > 0 {
 				w.exec(sqliteRun, &w.run, -1, c.User, c.IDs[0][:], c.IDs[last][:])
@@ -173,7 +175,7 @@ func (s *SQLite) Scan(ctx context.Context, user string, in Range, yield func(Row
 	return s.query(ctx, query, func(rows *sql.Rows) (bool, error) {
 		var r Row
 		var err error
-		if err = rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw); err != nil {
+		if err = rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw, &r.Expires); err != nil {
 			return false, err
 		}
 		if r.ID, err = readID(id); err != nil {
@@ -186,6 +188,24 @@ func (s *SQLite) Scan(ctx context.Context, user string, in Range, yield func(Row
 // Users implements [Backend].
 func (s *SQLite) Users(ctx context.Context, after string, n int) ([]string, error) {
 	return s.names(ctx, sqliteUsers, after, n)
+}
+
+// Due implements [Backend].
+func (s *SQLite) Due(ctx context.Context, now int64, after Due, n int) (due []Due, err error) {
+	err = s.query(ctx, sqliteDue, func(rows *sql.Rows) (bool, error) {
+		d, err := readDue(rows)
+		due = append(due, d)
+		return true, err
+	}, now, after.Expires, after.User, after.ID[:], n)
+	return due, err
+}
+
+func readDue(rows *sql.Rows) (d Due, err error) {
+	var id sql.RawBytes
+	if err = rows.Scan(&d.Expires, &d.User, &id); err == nil {
+		d.ID, err = readID(id)
+	}
+	return d, err
 }
 
 // Choosers implements [Backend].

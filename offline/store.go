@@ -22,6 +22,9 @@ type Backend interface {
 	Scan(ctx context.Context, user string, in Range, yield func(Row) bool) error
 	// Users returns up to n users with mail whose names come after after, in byte order.
 	Users(ctx context.Context, after string, n int) ([]string, error)
+	// Due returns up to n messages of all users that expired by now, in milliseconds since 1970, which come after after
+	// in the order of expiry, user and id.
+	Due(ctx context.Context, now int64, after Due, n int) ([]Due, error)
 	// Choosers returns up to n users who chose a limit, like Users.
 	Choosers(ctx context.Context, after string, n int) ([]string, error)
 	// Stored is about how many messages there are for all users, exactly while they are few. It is for a gauge.
@@ -44,28 +47,30 @@ const (
 
 // Change is one write.
 type Change struct {
-	Op     Op
-	User   string
-	ID     stanza.ID   // OpPut
-	Sender string      // OpPut
-	Raw    []byte      // OpPut
-	IDs    []stanza.ID // OpRemove
-	Run    bool        // OpRemove: user has nothing else from the first of IDs to the last
-	Limit  OwnLimit    // OpLimit; the zero OwnLimit forgets it
+	Op      Op
+	User    string
+	ID      stanza.ID   // OpPut
+	Sender  string      // OpPut
+	Raw     []byte      // OpPut
+	Expires int64       // OpPut: milliseconds since 1970, UTC, from which on nobody is given the message; 0 for never
+	IDs     []stanza.ID // OpRemove
+	Run     bool        // OpRemove: user has nothing else from the first of IDs to the last
+	Limit   OwnLimit    // OpLimit; the zero OwnLimit forgets it
 }
 
 // Range is a part of a mailbox: After < id <= To, where a zero To is the end.
 type Range struct {
 	After, To stanza.ID
-	Bodies    bool // fill in Row.Raw
+	Bodies    bool // fill in Row.Raw and Row.Expires
 }
 
 // Row is one stored message.
 type Row struct {
-	ID     stanza.ID
-	Sender string
-	Bytes  int    // length of the message
-	Raw    []byte // with Range.Bodies; it belongs to who gets the Row
+	ID      stanza.ID
+	Sender  string
+	Bytes   int    // length of the message
+	Expires int64  // as it was put, with Range.Bodies
+	Raw     []byte // with Range.Bodies; it belongs to who gets the Row
 }
 
 // Totals is what the limits count, and what the user chose.

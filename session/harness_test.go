@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"holdfast/amp"
 	"holdfast/internal/journal"
 	"holdfast/offline"
 	"holdfast/route"
@@ -292,6 +293,16 @@ func (m *fakeMailbox) Storable(st *stanza.Stanza) bool {
 	return offline.Decide(st, offline.DefaultConfig().Policy).Action == offline.Store
 }
 
+// Overdue knows of rules alone.
+func (m *fakeMailbox) Overdue(st *stanza.Stanza) bool {
+	rules, _, _ := amp.Of(st)
+	if rules == nil {
+		return false
+	}
+	at, ok := rules.Expires()
+	return ok && !time.Now().Before(at)
+}
+
 func (m *fakeMailbox) insertLocked(user stanza.Addr, st *stanza.Stanza) {
 	if st.ID.IsZero() {
 		panic("a message without a stanza id in the mailbox")
@@ -309,7 +320,7 @@ func (m *fakeMailbox) Page(user stanza.Addr, after stanza.ID, count, _ int) (pag
 	}
 	for _, st := range m.boxes[user] {
 		switch {
-		case st.ID.Compare(after) <= 0:
+		case st.ID.Compare(after) <= 0, m.Overdue(st):
 		case len(page) == count:
 			return page, true, nil
 		default:

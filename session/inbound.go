@@ -198,7 +198,7 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 			err = ErrElsewhere // and so is the entry that asks for this
 			return
 		}
-		if t.Draining() != nil {
+		if t.Draining() != nil || sv.mailbox.Overdue(st) {
 			return
 		}
 		var fresh []*Session

@@ -247,6 +247,9 @@ func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (bool
 		return true, nil // its receipt came from elsewhere, or it was given up
 	}
 	others = slices.DeleteFunc(others, func(o *Session) bool { return o.wasGiven(e.st.ID) })
+	if sv.mailbox.Overdue(e.st) {
+		others = nil // the mailbox tells of it who wants to know
+	}
 	if rerouted(e.st) && len(others) > 0 {
 		to, flags := others, e.flags&(awaits|fromMailbox)
 		if flags&fromMailbox != 0 {

@@ -75,6 +75,8 @@ type Mailbox interface {
 	Remove(user stanza.Addr, ids ...stanza.ID) error
 	// Storable says whether the policy would keep st at all.
 	Storable(st *stanza.Stanza) bool
+	// Overdue says whether a message says itself that it is not worth anything any more (XEP-0023, XEP-0079 §4.3.2).
+	Overdue(st *stanza.Stanza) bool
 	// Empty is cheap.
 	Empty(user stanza.Addr) (bool, error)
 	// Count is how many there are; the first time it is asked of a user it may cost a query.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"holdfast/amp"
 	"holdfast/auth"
 	"holdfast/internal/journal"
 	"holdfast/internal/sqlx"
@@ -279,6 +280,42 @@ func (m mailbox) Forget(user stanza.Addr) error {
 }
 
 func (m mailbox) Room(ctx context.Context) error { return m.Mailbox.Room(ctx) }
+
+// expireAt is when a message with rules expires by them.
+func expireAt(st *stanza.Stanza) time.Time {
+	if rules, _, _ := amp.Of(st); rules != nil {
+		if at, ok := rules.Expires(); ok {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// expired has session take out of the mailbox what is over its own time.
+func expired(sv *session.Service, box *offline.Mailbox, log *slog.Logger) offline.Expired {
+	return func(ctx context.Context, user stanza.Addr, due []offline.Message) ([]stanza.ID, error) {
+		all := make([]*stanza.Stanza, 0, len(due))
+		var unreadable []stanza.ID
+		for _, msg := range due {
+			st, err := stanza.Parse(msg.Raw, msg.ID)
+			if err != nil {
+				log.Error("stored message not readable, it is removed", "id", msg.ID, "error", err)
+				unreadable = append(unreadable, msg.ID)
+				continue
+			}
+			all = append(all, st)
+		}
+		if err := box.Remove(ctx, user, unreadable...); err != nil {
+			return nil, err
+		}
+		gone, err := sv.Expired(user, all)
+		gone = append(gone, unreadable...)
+		if errors.Is(err, session.ErrElsewhere) {
+			return gone, nil // it is the other node's
+		}
+		return gone, err
+	}
+}
 
 // proofs is receipts and packetcache for session.
 type proofs struct {

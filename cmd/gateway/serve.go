@@ -132,6 +132,9 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	rosters := contacts{roster.New(cfg.Roster, g.kept.rosters, log, reg)}
 	cfg.Offline.Shared = g.kept.shared
+	if cfg.Session.AMP {
+		cfg.Offline.ExpireAt = expireAt
+	}
 	if cfg.Redis.URL != "" {
 		if g.cluster, err = joinCluster(ctx, cfg, g.kept, log, reg); err != nil {
 			return err
@@ -198,6 +201,7 @@ func (g *gateway) open(ctx context.Context) error {
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
+	g.run(func() { g.box.RunExpiry(ctx, expired(g.sessions, g.box, log)) })
 	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.behind()...) })
 	if g.cluster == nil {
 		return nil

@@ -132,8 +132,8 @@ var bounceText = [reasons]string{
 	Disabled:        "Bounce offline message", // the text that other servers have
 	PairFull:        "The recipient is offline and too many of your messages to them are waiting already",
 	Declined:        "The recipient is offline and does not have messages stored",
-	MessagesFull:    "The recipient is offline and their mailbox is full",
-	BytesFull:       "The recipient is offline and their mailbox is full",
+	MessagesFull:    "The recipient is offline and too many messages to them are waiting already",
+	BytesFull:       "The recipient is offline and their mailbox has no room for a message of this size",
 }
 
 // Verdict is what is done with a message, and why. It is comparable.
@@ -142,11 +142,14 @@ type Verdict struct {
 	Reason Reason
 }
 
+// Text says to the sender of what is bounced why; it is "" otherwise.
+func (v Verdict) Text() string { return bounceText[v.Reason] }
+
 // Condition is the error for the sender of what is bounced: service-unavailable with a text that says why
 // (XEP-0160 §2, RFC 6121 §8.5.2.2.1).
 func (v Verdict) Condition() mstanza.Error {
 	e := mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable}
-	if text := bounceText[v.Reason]; text != "" {
+	if text := v.Text(); text != "" {
 		e.Text = map[string]string{"en": text}
 	}
 	return e

@@ -180,7 +180,7 @@ func (sv *Service) Store(from *Session, user stanza.Addr, st *stanza.Stanza) (v 
 		return sv.storeByRules(rules, from, user, st)
 	}
 	v, err = sv.store(from, user, st, false)
-	return v, v == Kept || v == Dropped, err
+	return v, v.Fate != Refused, err
 }
 
 // Exists tells Router whether there is such a user.
@@ -193,7 +193,7 @@ func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, for
 	if err != nil {
 		return verdict, err
 	}
-	switch verdict {
+	switch verdict.Fate {
 	case Kept:
 		sv.metrics.outcomes[stored].Inc()
 	case Dropped:

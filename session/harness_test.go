@@ -273,20 +273,20 @@ func (m *fakeMailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (Ve
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
-		return Refused, m.err
+		return Verdict{Fate: Refused}, m.err
 	}
 	switch offline.Decide(st, offline.DefaultConfig().Policy).Action {
 	case offline.Drop:
-		return Dropped, nil
+		return Verdict{}, nil
 	case offline.Store:
 	default:
-		return Refused, nil
+		return Verdict{Fate: Refused, Why: "of this kind"}, nil
 	}
 	if !force && m.limit > 0 && len(m.boxes[user]) >= m.limit {
-		return Full, nil
+		return Verdict{Fate: Refused, Why: "full"}, nil
 	}
 	m.insertLocked(user, st)
-	return Kept, nil
+	return Verdict{Fate: Kept}, nil
 }
 
 func (m *fakeMailbox) Storable(st *stanza.Stanza) bool {

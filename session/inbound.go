@@ -169,20 +169,12 @@ func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) err
 			return err
 		}
 	}
-	cond := serviceUnavailable
 	sv.metrics.outcomes[refused].Inc()
-	switch why {
-	case Full:
-		cond.Text = map[string]string{"en": "the recipient's offline storage is full"}
-	case Off:
-		cond.Text = map[string]string{"en": "Bounce offline message"}
-	case Refused, Kept, Dropped:
-	}
 	if from == nil {
-		sv.bounce(st, cond)
+		sv.bounce(st, why.condition())
 		return nil
 	}
-	return from.reply(st, cond)
+	return from.reply(st, why.condition())
 }
 
 // Resend gives a message whose receipt is overdue to the sessions that can't have had it: those that became available
@@ -237,7 +229,7 @@ func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
 			s.mu.Unlock()
 		}
 		var verdict Verdict
-		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict != Kept {
+		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict.Fate != Kept {
 			return
 		}
 		kept = true

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 
+	mstanza "mellium.im/xmpp/stanza"
+
 	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
@@ -101,16 +103,29 @@ type OwnLimits interface {
 	Forget(user stanza.Addr) error
 }
 
-// Verdict is what the mailbox's policy said.
-type Verdict uint8
+// Verdict is what the mailbox's policy said. The zero Verdict is that of a mailbox that was not asked. It is comparable.
+type Verdict struct {
+	Fate Fate
+	Why  string // for the sender of what is Refused, in English; "" when there is nothing to say
+}
+
+// Fate is what becomes of a message.
+type Fate uint8
 
 const (
-	Dropped Verdict = iota // not to be stored and not worth an error
+	Dropped Fate = iota // not to be stored and not worth an error
 	Kept
 	Refused // the sender gets service-unavailable (RFC 6121 §8.5.2.2)
-	Full    // likewise, because a limit is reached
-	Off     // likewise, because nothing is stored for anybody
 )
+
+// condition is the error for the sender of what is Refused.
+func (v Verdict) condition() mstanza.Error {
+	cond := serviceUnavailable
+	if v.Why != "" {
+		cond.Text = map[string]string{"en": v.Why}
+	}
+	return cond
+}
 
 // Receipts is the packet cache: messages that await their receipt (XEP-0184), and the rules for what proves one.
 type Receipts interface {

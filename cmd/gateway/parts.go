@@ -213,20 +213,18 @@ func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session
 		v, err = m.Put(m.ctx, user, st)
 	}
 	switch {
-	case err == offline.ErrFull && v.Action == offline.Drop: //nolint:errorlint // returned as it is
-		return session.Dropped, nil
-	case err == offline.ErrFull: //nolint:errorlint // likewise
-		return session.Full, nil
+	case err == offline.ErrFull: //nolint:errorlint // returned as it is
 	case err != nil:
-		return session.Refused, busy(err)
-	case v.Action == offline.Store:
-		return session.Kept, nil
-	case v.Action == offline.Drop:
-		return session.Dropped, nil
-	case v.Reason == offline.Disabled:
-		return session.Off, nil
+		return session.Verdict{Fate: session.Refused}, busy(err)
 	}
-	return session.Refused, nil
+	switch v.Action {
+	case offline.Store:
+		return session.Verdict{Fate: session.Kept}, nil
+	case offline.Drop:
+		return session.Verdict{Fate: session.Dropped}, nil
+	case offline.Bounce:
+	}
+	return session.Verdict{Fate: session.Refused, Why: v.Text()}, nil
 }
 
 func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {

@@ -80,6 +80,17 @@
 // a ceiling that was lowered counts as the ceiling; one that is not allowed any more is kept, and does not count. It ends
 // with the account ([Mailbox.Forget]).
 //
+// # Markers
+//
+// A chat marker says that everything up to the message it names was received, displayed or acknowledged, in its thread
+// (XEP-0333 §6). Of the messages in a mailbox that are nothing but one marker, from one bare address and for one thread
+// (or none), a new one therefore takes the place of those before it that say the same or less: displayed that of received,
+// acknowledged that of both. A less significant marker leaves a more significant one alone, since it may be about later
+// messages (§8.1). One that comes late, behind a newer one that says as much, is dropped. What carries anything else, be it
+// a body, a receipt (XEP-0184, of which each counts), a second marker, rules or an expiry, is kept as any message, and so are
+// markers of type groupchat, in which one bare address speaks for many. It is the same when the journal is replayed: ids
+// decide, not the order of the calls.
+//
 // # Expiry
 //
 // Three things end the time of a stored message: OFFLINE_LIFETIME, counted from when the gateway took it; the seconds of

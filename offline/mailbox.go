@@ -105,7 +105,8 @@ func (m *Mailbox) Decide(st *stanza.Stanza) Verdict {
 // Put does not wait for room, since its caller holds locks that everybody needs; who gets it lets go of them and calls
 // Room. Any other error says that the message was not stored for a reason of the store's own.
 //
-// A message that is stored already is neither counted nor stored again.
+// A message that is stored already is neither counted nor stored again. A marker takes the place of what it makes
+// redundant, which is counted as dropped.
 func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (Verdict, error) {
 	v := Decide(st, m.cfg.Policy)
 	if v.Action == Store && st.Payloads().Has(stanza.Expire) && over(secondsOf(st), time.Now()) {
@@ -122,6 +123,8 @@ func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (V
 		}
 	} else if err != nil {
 		return v, err
+	} else if full == Superseded {
+		v = Verdict{Drop, Superseded}
 	}
 	m.metrics.decided(v)
 	return v, err
@@ -177,21 +180,29 @@ func (m *Mailbox) putLocked(
 		}
 	}
 	sender := st.From.Bare().String()
+	var old marks // what st takes the place of
+	mark := markOf(st)
+	if mark.Rank > 0 {
+		var err error
+		if old, err = m.marksLocked(ctx, b, sender, mark, st.ID); err != nil || old.superseded {
+			return false, Superseded, err
+		}
+	}
 	if limited {
 		pair, isLimited := m.pairLimitLocked(b)
 		switch {
 		case isLimited && pair == 0:
 			return false, Declined, ErrFull
-		case isLimited && b.senders[sender] >= pair:
+		case isLimited && b.senders[sender]-len(old.ids) >= pair:
 			return false, PairFull, ErrFull
-		case m.cfg.UserLimit > 0 && b.count >= m.cfg.UserLimit:
+		case m.cfg.UserLimit > 0 && b.count-len(old.ids) >= m.cfg.UserLimit:
 			return false, MessagesFull, ErrFull
-		case m.cfg.UserBytes > 0 && b.bytes+int64(len(raw)) > m.cfg.UserBytes:
+		case m.cfg.UserBytes > 0 && b.bytes-old.bytes+int64(len(raw)) > m.cfg.UserBytes:
 			return false, BytesFull, ErrFull
 		}
 	}
 	w := &write{
-		change: Change{Op: OpPut, User: b.name, ID: st.ID, Sender: sender, Raw: raw, Expires: m.expiresAt(st)},
+		change: Change{Op: OpPut, User: b.name, ID: st.ID, Sender: sender, Raw: raw, Expires: m.expiresAt(st), Mark: mark},
 		box:    b, size: size,
 	}
 	if err := m.queue(w); err != nil {
@@ -201,6 +212,11 @@ func (m *Mailbox) putLocked(
 	m.stored.Add(1)
 	if b.count == 1 {
 		m.known.add(b.name)
+	}
+	if len(old.ids) > 0 {
+		if err := m.replaceLocked(b, old); err != nil {
+			return true, 0, err // closed: they stay, and so does the new one
+		}
 	}
 	return true, 0, nil
 }

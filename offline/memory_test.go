@@ -83,7 +83,7 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 				s.staged[c.User] = box
 			}
 			if _, ok := box[c.ID]; !ok {
-				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw), Expires: c.Expires}
+				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw), Expires: c.Expires, Mark: c.Mark}
 			}
 		case offline.OpRemove:
 			if c.Run { // take it at its word
@@ -142,7 +142,7 @@ func (s *memory) Scan(_ context.Context, user string, in offline.Range, yield fu
 			continue
 		}
 		if !in.Bodies {
-			r.Raw, r.Expires = nil, 0
+			r.Raw, r.Expires, r.Mark = nil, 0, offline.Mark{}
 		}
 		if !yield(r) {
 			break
@@ -200,4 +200,17 @@ func (s *memory) Due(_ context.Context, now int64, after offline.Due, n int) (du
 	}
 	slices.SortFunc(due, order)
 	return due[:min(n, len(due))], nil
+}
+
+func (s *memory) Marks(_ context.Context, user, sender string, thread [16]byte) (found []offline.Row, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scans++
+	for _, r := range s.boxes[user] {
+		if r.Sender == sender && r.Mark.Rank > 0 && r.Mark.Thread == thread {
+			r.Raw, r.Expires = nil, 0
+			found = append(found, r)
+		}
+	}
+	return found, nil
 }

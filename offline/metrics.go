@@ -102,7 +102,7 @@ func possible(a Action, r Reason) bool {
 		return a != Drop
 	case Disabled, PairFull, Declined, MessagesFull, BytesFull:
 		return a != Store
-	case ChatStateOnly, Empty, Overdue, TypeError, TypeHeadline, NotMessage:
+	case ChatStateOnly, Empty, Overdue, Superseded, TypeError, TypeHeadline, NotMessage:
 		return a == Drop
 	}
 	return a == Bounce

@@ -104,6 +104,7 @@ const (
 	NotMessage                    // presence or iq
 	Matcher                       // a rule of OFFLINE_MATCHERS
 	Overdue                       // it expired before it was to be stored (XEP-0023)
+	Superseded                    // a newer marker says as much (XEP-0333)
 	Disabled                      // OFFLINE_STORAGE
 	PairFull                      // OFFLINE_LIMIT reached, or what the recipient chose in its place
 	Declined                      // the recipient chose that nothing is stored
@@ -116,7 +117,7 @@ var reasonNames = [reasons]string{
 	HasBody: "body", HasReceipt: "receipt", HasMarker: "marker", HintStore: "hint_store",
 	HintNoStore: "hint_no_store", HintNoPermanent: "hint_no_permanent_store", Bodiless: "bodiless",
 	ChatStateOnly: "chat_state", Empty: "empty", TypeError: "error", TypeHeadline: "headline",
-	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Overdue: "expired", Disabled: "disabled", PairFull: "pair_full", Declined: "declined", MessagesFull: "messages_full",
+	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Overdue: "expired", Superseded: "superseded", Disabled: "disabled", PairFull: "pair_full", Declined: "declined", MessagesFull: "messages_full",
 	BytesFull: "bytes_full",
 }
 

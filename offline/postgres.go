@@ -36,8 +36,8 @@ func OpenPostgres(ctx context.Context, db *sqlx.Postgres) (*Postgres, error) {
 }
 
 const (
-	postgresPut = `INSERT INTO offline_message (recipient, id, sender, raw, expires)
-SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[], $5::bigint[]) ON CONFLICT DO NOTHING`
+	postgresPut = `INSERT INTO offline_message (recipient, id, sender, raw, expires, mark)
+SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[]) ON CONFLICT DO NOTHING`
 	postgresRemove = `DELETE FROM offline_message AS m USING unnest($1::text[], $2::bytea[]) AS u (recipient, id)
 WHERE m.recipient = u.recipient AND m.id = u.id`
 	postgresPurge = `DELETE FROM offline_message WHERE recipient = ANY ($1::text[])`
@@ -61,6 +61,8 @@ WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	SELECT (SELECT m.recipient FROM offline_message AS m WHERE m.recipient > u.recipient ORDER BY m.recipient LIMIT 1)
 	FROM u WHERE u.recipient IS NOT NULL
 ) SELECT recipient FROM u WHERE recipient IS NOT NULL LIMIT $2`
+	postgresMarks = `SELECT id, octet_length(raw), mark FROM offline_message
+WHERE recipient = $1 AND sender = $2 AND mark IS NOT NULL AND mark BETWEEN $3 AND $4`
 	postgresDue = `SELECT expires, recipient, id FROM offline_message
 WHERE expires > 0 AND expires <= $1 AND (expires, recipient, id) > ($2, $3, $4) ORDER BY expires, recipient, id LIMIT $5`
 	postgresChoosers = `SELECT recipient FROM offline_limit WHERE recipient > $1 ORDER BY recipient LIMIT $2`
@@ -92,7 +94,7 @@ func (s *Postgres) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error 
 	}{
 		{postgresPurge, len(n.purged), []any{n.purged}},
 		{postgresRemove, len(n.goneIDs), []any{n.goneUsers, n.goneIDs}},
-		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws, n.expires}},
+		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws, n.expires, n.marks}},
 		{postgresLimit, len(n.limited), []any{n.limited, n.limits}},
 		{postgresUnlimit, len(n.unlimited), []any{n.unlimited}},
 	} {
@@ -113,6 +115,7 @@ type net struct {
 	goneIDs        [][]byte
 	users, senders []string
 	ids, raws      [][]byte
+	marks          [][]byte // nil for none
 	expires        []int64
 
 	limited, unlimited []string // users who chose a limit, and who have none any more
@@ -145,6 +148,7 @@ func netOf(batch []Change) net {
 				n.users, n.senders = append(n.users, c.User), append(n.senders, c.Sender)
 				n.ids, n.raws = append(n.ids, c.ID[:]), append(n.raws, c.Raw)
 				n.expires = append(n.expires, c.Expires)
+				n.marks = append(n.marks, c.Mark.row())
 			}
 		case OpRemove:
 			for k := range c.IDs {
@@ -166,6 +170,7 @@ func netOf(batch []Change) net {
 	slices.Reverse(n.ids)
 	slices.Reverse(n.raws)
 	slices.Reverse(n.expires)
+	slices.Reverse(n.marks)
 	return n
 }
 
@@ -244,6 +249,18 @@ func (s *Postgres) Scan(ctx context.Context, user string, in Range, yield func(R
 // Users implements [Backend].
 func (s *Postgres) Users(ctx context.Context, after string, n int) ([]string, error) {
 	return s.names(ctx, postgresUsers, after, n)
+}
+
+// Marks implements [Backend].
+func (s *Postgres) Marks(ctx context.Context, user, sender string, thread [16]byte) (found []Row, err error) {
+	least, most := markRange(thread)
+	err = s.db.Query(ctx, postgresMarks, func(rows *sql.Rows) (bool, error) {
+		r, err := readMarked(rows)
+		r.Sender = sender
+		found = append(found, r)
+		return true, err
+	}, user, sender, least, most)
+	return found, failed(err)
 }
 
 // Due implements [Backend].

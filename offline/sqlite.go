@@ -36,7 +36,7 @@ func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
 
 // Several rows in one INSERT were measured to gain nothing here: the time goes into the pages, not the statements.
 const (
-	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw, expires) VALUES (?, ?, ?, ?, ?)`
+	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw, expires, mark) VALUES (?, ?, ?, ?, ?, ?)`
 	sqliteRemove = `DELETE FROM offline_message WHERE user = ? AND id = ?`
 	sqliteRun    = `DELETE FROM offline_message WHERE user = ? AND id BETWEEN ? AND ?`
 	sqlitePurge  = `DELETE FROM offline_message WHERE user = ?`
@@ -57,6 +57,8 @@ UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE user = ?1`
 	SELECT (SELECT min(m.user) FROM offline_message AS m WHERE m.user > u.user) FROM u WHERE u.user IS NOT NULL
 	LIMIT ?2
 ) SELECT user FROM u WHERE user IS NOT NULL`
+	sqliteMarks = `SELECT id, length(raw), mark FROM offline_message
+WHERE user = ? AND sender = ? AND mark IS NOT NULL AND mark BETWEEN ? AND ?`
 	sqliteDue = `SELECT expires, user, id FROM offline_message
 WHERE expires > 0 AND expires <= ? AND (expires, user, id) > (?, ?, ?) ORDER BY expires, user, id LIMIT ?`
 	sqliteChoosers = `SELECT user FROM offline_limit WHERE user > ? ORDER BY user LIMIT ?`
@@ -73,7 +75,7 @@ func (s *SQLite) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error {
 		c := &batch[i]
 		switch c.Op {
 		case OpPut:
-			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw, c.Expires)
+			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw, c.Expires, c.Mark.row())
 		case OpRemove:
 			if last := len(c.IDs) - 1; c.Run && last > 0 {
 				w.exec(sqliteRun, &w.run, -1, c.User, c.IDs[0][:], c.IDs[last][:])
@@ -188,6 +190,32 @@ func (s *SQLite) Scan(ctx context.Context, user string, in Range, yield func(Row
 // Users implements [Backend].
 func (s *SQLite) Users(ctx context.Context, after string, n int) ([]string, error) {
 	return s.names(ctx, sqliteUsers, after, n)
+}
+
+// Marks implements [Backend].
+func (s *SQLite) Marks(ctx context.Context, user, sender string, thread [16]byte) (found []Row, err error) {
+	least, most := markRange(thread)
+	err = s.query(ctx, sqliteMarks, func(rows *sql.Rows) (bool, error) {
+		r, err := readMarked(rows)
+		r.Sender = sender
+		found = append(found, r)
+		return true, err
+	}, user, sender, least, most)
+	return found, err
+}
+
+// markRange is the least and the greatest of all marks in a thread.
+func markRange(thread [16]byte) (least, most []byte) {
+	return append(thread[:len(thread):len(thread)], 0), append(thread[:len(thread):len(thread)], 0xff)
+}
+
+func readMarked(rows *sql.Rows) (r Row, err error) {
+	var id, mark sql.RawBytes
+	if err = rows.Scan(&id, &r.Bytes, &mark); err == nil {
+		r.Mark = readMark(mark)
+		r.ID, err = readID(id)
+	}
+	return r, err
 }
 
 // Due implements [Backend].

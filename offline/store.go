@@ -22,6 +22,8 @@ type Backend interface {
 	Scan(ctx context.Context, user string, in Range, yield func(Row) bool) error
 	// Users returns up to n users with mail whose names come after after, in byte order.
 	Users(ctx context.Context, after string, n int) ([]string, error)
+	// Marks returns the messages of sender for user that were put with a Mark of that thread, without bodies, in any order.
+	Marks(ctx context.Context, user, sender string, thread [16]byte) ([]Row, error)
 	// Due returns up to n messages of all users that expired by now, in milliseconds since 1970, which come after after
 	// in the order of expiry, user and id.
 	Due(ctx context.Context, now int64, after Due, n int) ([]Due, error)
@@ -53,6 +55,7 @@ type Change struct {
 	Sender  string      // OpPut
 	Raw     []byte      // OpPut
 	Expires int64       // OpPut: milliseconds since 1970, UTC, from which on nobody is given the message; 0 for never
+	Mark    Mark        // OpPut
 	IDs     []stanza.ID // OpRemove
 	Run     bool        // OpRemove: user has nothing else from the first of IDs to the last
 	Limit   OwnLimit    // OpLimit; the zero OwnLimit forgets it
@@ -70,6 +73,7 @@ type Row struct {
 	Sender  string
 	Bytes   int    // length of the message
 	Expires int64  // as it was put, with Range.Bodies
+	Mark    Mark   // as it was put, with Marks
 	Raw     []byte // with Range.Bodies; it belongs to who gets the Row
 }
 

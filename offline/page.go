@@ -53,7 +53,24 @@ func (msg Message) Stanza(user stanza.Addr) (*stanza.Stanza, error) {
 func (m *Mailbox) Page(
 	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int,
 ) (page []Message, more bool, err error) {
-	p := pager{limit: limit, maxBytes: maxBytes, after: after, now: time.Now()}
+	page, more, err = m.page(ctx, user, after, limit, maxBytes, false)
+	if len(page) > 0 {
+		m.metrics.popped.Observe(float64(len(page)))
+	}
+	return page, more, err
+}
+
+// Peek is Page for who only looks at the mailbox: nothing is handed out, so it is not counted, nor expected to be removed.
+func (m *Mailbox) Peek(
+	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int,
+) (page []Message, more bool, err error) {
+	return m.page(ctx, user, after, limit, maxBytes, true)
+}
+
+func (m *Mailbox) page(
+	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int, peek bool,
+) (page []Message, more bool, err error) {
+	p := pager{peek: peek, limit: limit, maxBytes: maxBytes, after: after, now: time.Now()}
 	if m.cfg.Lifetime > 0 {
 		if oldest := before(idAt(p.now.Add(-m.cfg.Lifetime))); oldest.Compare(after) > 0 {
 			p.after = oldest
@@ -72,9 +89,6 @@ func (m *Mailbox) Page(
 	})
 	if err != nil {
 		return nil, false, err
-	}
-	if len(p.page) > 0 {
-		m.metrics.popped.Observe(float64(len(p.page)))
 	}
 	return p.page, p.more, nil
 }
@@ -117,6 +131,7 @@ func (m *Mailbox) pageLocked(ctx context.Context, p *pager) error {
 // pager collects one page.
 type pager struct {
 	box             *box
+	peek            bool // see Peek
 	limit, maxBytes int
 	after           stanza.ID // the last message, at first where the page begins
 	page            []Message
@@ -142,7 +157,9 @@ func (p *pager) add(id stanza.ID, sender string, raw []byte, expires int64) bool
 	}
 	p.page = append(p.page, Message{ID: id, At: id.Time(), Raw: raw, expires: expires})
 	p.bytes += len(raw)
-	p.box.saw(id, p.after, meta{sender: sender, bytes: len(raw)})
+	if !p.peek {
+		p.box.saw(id, p.after, meta{sender: sender, bytes: len(raw)})
+	}
 	p.after = id
 	return true
 }

@@ -332,6 +332,10 @@ func (m *fakeMailbox) Page(user stanza.Addr, after stanza.ID, count, _ int) (pag
 	return page, false, nil
 }
 
+func (m *fakeMailbox) Peek(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {
+	return m.Page(user, after, count, bytes)
+}
+
 func (m *fakeMailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

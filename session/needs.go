@@ -73,6 +73,8 @@ type Mailbox interface {
 	Store(user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error)
 	// Page returns the next messages after an id, each with its delay stamp, oldest first.
 	Page(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
+	// Peek is Page for a look at the mailbox, of which nothing is delivered.
+	Peek(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
 	// Remove takes messages out; ids that are not there do not matter.
 	Remove(user stanza.Addr, ids ...stanza.ID) error
 	// Storable says whether the policy would keep st at all.

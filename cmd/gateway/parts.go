@@ -232,6 +232,21 @@ func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*s
 	if err != nil {
 		return nil, false, err
 	}
+	out, err := m.stanzas(user, page)
+	return out, more, err
+}
+
+func (m mailbox) Peek(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {
+	page, more, err := m.Mailbox.Peek(m.ctx, user, after, count, bytes)
+	if err != nil {
+		return nil, false, err
+	}
+	out, err := m.stanzas(user, page)
+	return out, more, err
+}
+
+// stanzas reads messages, and removes those that nobody can read.
+func (m mailbox) stanzas(user stanza.Addr, page []offline.Message) ([]*stanza.Stanza, error) {
 	out := make([]*stanza.Stanza, 0, len(page))
 	for _, msg := range page {
 		st, err := msg.Stanza(user)
@@ -239,13 +254,13 @@ func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*s
 			// It can never be delivered, and those behind it should be.
 			m.log.Error("stored message not readable, it is removed", "id", msg.ID, "error", err)
 			if err := m.Remove(user, msg.ID); err != nil {
-				return nil, false, err
+				return nil, err
 			}
 			continue
 		}
 		out = append(out, st)
 	}
-	return out, more, nil
+	return out, nil
 }
 
 func (m mailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {

@@ -9,6 +9,17 @@ import (
 	"holdfast/internal/testkit/xmppclient"
 )
 
+// again is the next process after a kill. With a database of its own that is one after a proper end, since what counts
+// as killed here runs on, and would go on with what is in the database.
+func (n *node) again() *node {
+	n.t.Helper()
+	if n.env["DATABASE_URL"] == "" {
+		return n.next(n.image(), nil)
+	}
+	n.stop()
+	return n.next(n.dir(), nil)
+}
+
 const nsAMP = "http://jabber.org/protocol/amp"
 
 // Messages that say when they expire, over a real socket, on both backends and across a kill or a restart: nobody gets them after that,
@@ -39,12 +50,7 @@ func TestExpiringMessages(t *testing.T) {
 		say("7", rule("alert"))
 		alice.quiet()
 
-		if env == nil {
-			n = n.next(n.image(), nil) // kill -9
-		} else {
-			n.stop() // who goes on would carry it out too, in the same database
-			n = n.next(n.dir(), nil)
-		}
+		n = n.again()
 		var e *xmppclient.Element
 		if alice, e = n.resume("alice", alice); e.Name.Local != "resumed" {
 			t.Fatalf("alice's session: %v", e)

@@ -7,7 +7,7 @@ import (
 	"holdfast/internal/testkit/xmppclient"
 )
 
-// Receipts and markers for somebody who is away, over a real socket and across a kill: every receipt comes, and of the
+// Receipts and markers for somebody who is away, over a real socket and across a kill or a restart: every receipt comes, and of the
 // markers the last (XEP-0184, XEP-0333).
 func TestReceiptsAndMarkersWait(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, env map[string]string) {
@@ -44,7 +44,7 @@ func TestReceiptsAndMarkersWait(t *testing.T) {
 		say("chat", marker("received", "4"))
 		bob.quiet()
 
-		n = n.next(n.image(), nil) // kill -9
+		n = n.again()
 		alice = n.bound("alice")
 		alice.available()
 		var got []string

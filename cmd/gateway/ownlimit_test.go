@@ -37,7 +37,7 @@ func (c *client) refused(n int) (texts []string) {
 	return texts
 }
 
-// What the user chooses holds over a real socket, after a kill, up to the removal of the account.
+// What the user chooses holds over a real socket, after a kill or a restart, up to the removal of the account.
 func TestOwnLimit(t *testing.T) {
 	onBothBackends(t, func(t *testing.T, env map[string]string) {
 		n := startNode(t, t.TempDir(), env)
@@ -64,7 +64,7 @@ func TestOwnLimit(t *testing.T) {
 			t.Errorf("one over the limit: %q", got)
 		}
 
-		n = n.next(n.image(), nil) // kill -9
+		n = n.again()
 		alice, bob = n.bound("alice"), n.bound("bob")
 		if got := bob.limit(""); got != "2" {
 			t.Errorf("after a kill the limit is %s", got)

@@ -45,6 +45,9 @@ type Rule struct {
 	at time.Time // of expire-at
 }
 
+// expireAt is the condition about time (§4.3.2).
+const expireAt = "expire-at"
+
 // Ruleset is what a message asks for.
 type Ruleset struct {
 	rules []Rule
@@ -122,7 +125,7 @@ func (r *Rule) check() (known, valid bool) {
 		return true, slices.Contains([]string{"direct", "forward", "gateway", "none", "stored"}, r.Value)
 	case "match-resource":
 		return true, slices.Contains([]string{"any", "exact", "other"}, r.Value)
-	case "expire-at":
+	case expireAt:
 		at, err := time.Parse(time.RFC3339Nano, r.Value)
 		// UTC is written with a Z, or as an offset of nothing (XEP-0082 §3.2).
 		r.at = at
@@ -150,14 +153,22 @@ func Refuse(rules []Rule) (*mstanza.Error, []byte) {
 	return notAcceptable(), specific(NS, "invalid-rules", rules)
 }
 
-// Expires is when a message that waits is not to be delivered any more, by the first rule that says so.
-func (s *Ruleset) Expires() (r Rule, at time.Time, ok bool) {
+// Expires is when a message that waits is not to be delivered any more: when the first of the rules that say so is met.
+// What only asks to be told does not say so.
+func (s *Ruleset) Expires() (at time.Time, ok bool) {
 	for _, r := range s.rules {
-		if r.Condition == "expire-at" && r.Action != Notify {
-			return r, r.at, true
+		if r.Condition == expireAt && r.Action != Notify && (!ok || r.at.Before(at)) {
+			at, ok = r.at, true
 		}
 	}
-	return Rule{}, time.Time{}, false
+	return at, ok
+}
+
+// Overdue is Decide for a message that waited, at the moment in which it would be delivered: what else its rules ask about
+// was decided when it came in (§4.3.1, §4.3.3).
+func (s *Ruleset) Overdue(at time.Time) (notify []Rule, decides Rule, ok bool) {
+	late := Ruleset{rules: slices.DeleteFunc(slices.Clone(s.rules), func(r Rule) bool { return r.Condition != expireAt })}
+	return late.Decide(Outcome{At: at})
 }
 
 // Outcome is what is about to happen to a message.
@@ -197,7 +208,7 @@ func (r Rule) met(o Outcome) bool {
 	switch r.Condition {
 	case "deliver":
 		return r.Value == string(o.Delivery)
-	case "expire-at":
+	case expireAt:
 		return !o.At.Before(r.at)
 	}
 	if o.Delivery == None {

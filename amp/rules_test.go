@@ -134,8 +134,36 @@ func TestConditions(t *testing.T) {
 			t.Errorf("at %v: %v", when, got)
 		}
 	}
-	if r, when, ok := set.Expires(); !ok || !when.Equal(at) || r.Action != amp.Error {
-		t.Errorf("expires %v %v %v", r, when, ok)
+}
+
+// §4.3.2: a message that waits is looked at again when it would be delivered, for its time alone.
+func TestOverdue(t *testing.T) {
+	at := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		rules   []string
+		expires time.Duration // after at; negative for never
+		when    time.Duration
+		notify  int
+		decides amp.Action // "" for nothing
+	}{
+		{[]string{"drop deliver stored", "notify match-resource other"}, -1, time.Hour, 0, ""},
+		{[]string{"notify expire-at 2020-01-01T00:00:00Z"}, -1, time.Hour, 1, ""},
+		{[]string{"notify expire-at 2020-01-01T00:00:00Z"}, -1, -1, 0, ""},
+		{[]string{"error expire-at 2020-01-01T00:00:00Z"}, 0, 0, 0, amp.Error},
+		{[]string{"error expire-at 2020-01-01T00:00:00Z"}, 0, -time.Millisecond, 0, ""},
+		{[]string{"alert deliver stored", "drop expire-at 2020-01-01T00:00:02Z", "error expire-at 2020-01-01T00:00:01Z"}, time.Second, time.Second, 0, amp.Error},
+		{[]string{"alert deliver stored", "drop expire-at 2020-01-01T00:00:02Z", "error expire-at 2020-01-01T00:00:01Z"}, time.Second, 2 * time.Second, 0, amp.Drop},
+		{[]string{"notify expire-at 2020-01-01T00:00:00Z", "alert expire-at 2020-01-01T00:00:01Z"}, time.Second, time.Second, 1, amp.Alert},
+		{[]string{"alert expire-at 2020-01-01T00:00:01Z", "notify expire-at 2020-01-01T00:00:00Z"}, time.Second, time.Second, 0, amp.Alert},
+	} {
+		set, _, _ := amp.Of(message(t, "id='1'", rules(tt.rules...)))
+		if when, ok := set.Expires(); ok != (tt.expires >= 0) || ok && !when.Equal(at.Add(tt.expires)) {
+			t.Errorf("%v expires at %v, %v", tt.rules, when, ok)
+		}
+		notify, decides, ok := set.Overdue(at.Add(tt.when))
+		if len(notify) != tt.notify || ok != (tt.decides != "") || decides.Action != tt.decides {
+			t.Errorf("%v after %v: %v, then %v %v", tt.rules, tt.when, notify, decides, ok)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ func TestBackend(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for name, test := range map[string]func(*testing.T, offline.Backend){
 				"Apply": testApply, "ApplyInOrder": testApplyInOrder, "ApplyAtomic": testApplyAtomic,
-				"Scan": testScan, "Totals": testTotals, "Users": testUsers,
+				"Due": testDue, "Limit": testLimit, "Marks": testMarks, "Scan": testScan, "Totals": testTotals, "Users": testUsers,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open(t)) })
 			}

@@ -49,6 +49,7 @@ type box struct {
 	bytes   int64
 	senders map[string]int // messages of each sender; no zero values
 	last    stanza.ID      // no message has a greater id
+	own     OwnLimit
 
 	puts     []*write           // by id: puts that are not yet committed, nor called off
 	removing map[stanza.ID]int  // how many uncommitted removals there are for what the Backend has or is getting

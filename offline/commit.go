@@ -9,7 +9,7 @@ import (
 	"holdfast/stanza"
 )
 
-// Checkpoint waits until every Put, Force, Remove and Purge that returned before it is committed. When it returns
+// Checkpoint waits until every Put, Force, Remove, Purge and Choose that returned before it is committed. When it returns
 // nil, the journal that covers them may be freed as far as mailboxes are concerned. A write that the store refused
 // for good is offered again by each Checkpoint, which fails until it is taken.
 func (m *Mailbox) Checkpoint(ctx context.Context) error {

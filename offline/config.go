@@ -13,6 +13,8 @@ type Config struct {
 	Policy
 
 	Limit        int           `env:"OFFLINE_LIMIT" desc:"messages kept for one recipient from one sender (bare JIDs); 0 for no limit"`
+	OwnLimit     bool          `env:"OFFLINE_OWN_LIMIT" desc:"let users choose for themselves what OFFLINE_LIMIT is otherwise"`
+	OwnLimitMax  int           `env:"OFFLINE_OWN_LIMIT_MAX" desc:"the most that users may choose; 0 for no limit, so that they may lift theirs"`
 	UserLimit    int           `env:"OFFLINE_USER_LIMIT" desc:"messages kept for one recipient; 0 for no limit"`
 	UserBytes    int64         `env:"OFFLINE_USER_BYTES" desc:"bytes of messages kept for one recipient; 0 for no limit"`
 	OverLimit    OverLimit     `env:"OFFLINE_OVER_LIMIT" desc:"what happens to a message over one of these limits: error (the sender gets service-unavailable) or drop (silently)"`
@@ -26,6 +28,9 @@ type Config struct {
 	// Shared says that others write to the Backend too, each for users of their own. Nothing is known then of a user
 	// without asking, and the number of all messages is asked for from time to time.
 	Shared bool `env:"-"`
+	// ExpireAt is when a message with rules (XEP-0079) is not to be given to its recipient any more by them; the zero Time
+	// is never, and so is nil. It is asked for nothing else.
+	ExpireAt func(st *stanza.Stanza) time.Time `env:"-"`
 	// Mine reports whether this Mailbox is the one that has user now; nil is always. It is asked before messages
 	// expire.
 	Mine func(ctx context.Context, user stanza.Addr) bool `env:"-"`
@@ -36,6 +41,7 @@ func DefaultConfig() Config {
 	return Config{
 		Policy:       Policy{StoreNoPermanent: true},
 		Limit:        100,
+		OwnLimit:     true,
 		UserLimit:    10_000,
 		UserBytes:    64 << 20,
 		Window:       50 * time.Millisecond,
@@ -53,6 +59,7 @@ func (c Config) Validate() error {
 		value int64
 	}{
 		{"OFFLINE_LIMIT", int64(c.Limit)},
+		{"OFFLINE_OWN_LIMIT_MAX", int64(c.OwnLimitMax)},
 		{"OFFLINE_USER_LIMIT", int64(c.UserLimit)},
 		{"OFFLINE_USER_BYTES", c.UserBytes},
 		{"OFFLINE_BATCH", int64(c.Batch)},

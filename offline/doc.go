@@ -30,7 +30,7 @@
 // therefore never dropped: what is refused for a hint or for want of a body is bounced, as RFC 6121 has it for what is
 // not stored; only what means nothing later is dropped. XEP-0334 lets no-permanent-store wait in a mailbox, which is
 // no permanent archive; so it does, unless the operator thinks otherwise. A hint that forbids to store wins over store.
-// Delays, stanza ids, threads and legacy events are no content.
+// Delays, expiries, stanza ids, threads and legacy events are no content.
 //
 // OFFLINE_STORAGE switches storage off: what would be stored is bounced with the text "Bounce offline message" (error),
 // or everything but groupchat is dropped (drop), be it that the clients of these users fetch an archive, or that they have to do
@@ -73,6 +73,36 @@
 // They are counted exactly, with what is not yet committed, so that of many senders at once none gets in above the
 // limit. [Mailbox.Force] goes past them.
 //
+// A user may choose ([Mailbox.Choose], by the IQ that Tigase has) what OFFLINE_LIMIT is for messages to this user, where
+// OFFLINE_OWN_LIMIT lets users and up to OFFLINE_OWN_LIMIT_MAX: a number, any number, or 0, with which nothing is stored.
+// It is in the store when Choose returns, and is read with the counters, so it holds exactly from then on, wherever the
+// user's home is. What is stored already stays. The limits for all senders together remain the operator's. A choice over
+// a ceiling that was lowered counts as the ceiling; one that is not allowed any more is kept, and does not count. It ends
+// with the account ([Mailbox.Forget]).
+//
+// # Markers
+//
+// A chat marker says that everything up to the message it names was received, displayed or acknowledged, in its thread
+// (XEP-0333 §6). Of the messages in a mailbox that are nothing but one marker, from one bare address and for one thread
+// (or none), a new one therefore takes the place of those before it that say the same or less: displayed that of received,
+// acknowledged that of both. A less significant marker leaves a more significant one alone, since it may be about later
+// messages (§8.1). One that comes late, behind a newer one that says as much, is dropped. What carries anything else, be it
+// a body, a receipt (XEP-0184, of which each counts), a second marker, rules or an expiry, is kept as any message, and so are
+// markers of type groupchat, in which one bare address speaks for many. It is the same when the journal is replayed: ids
+// decide, not the order of the calls.
+//
+// # Expiry
+//
+// Three things end the time of a stored message: OFFLINE_LIFETIME, counted from when the gateway took it; the seconds of
+// <x xmlns='jabber:x:expire'/> (XEP-0023), likewise; and a rule of XEP-0079 with expire-at (§4.3.2), as Config.ExpireAt
+// says, of which the earliest that does more than notify counts. The last two are stored with the message. From that
+// moment no [Mailbox.Page] has it, so nobody is given it; it counts for the limits until it is taken out, some minutes
+// later in the case of the lifetime (5% of it, at least a minute) and some seconds later in the other cases, in batches
+// and a bounded number of bytes at a time. [Mailbox.RunExpiry] hands those that expired by their own word to package
+// session, which tells the senders whose rules want it, and leaves alone what a session of the user has already. XEP-0023
+// has nobody told. A message that is delivered with seconds left says how many; one that expired before it came to be
+// stored is dropped, unless it is Forced. What is gone is counted by reason.
+//
 // # Order, identity, time
 //
 // A message is keyed by its recipient and its stanza id; ids are sorted by the time at which the gateway took the
@@ -95,7 +125,7 @@
 // # Memory
 //
 // A Mailbox holds a hash of every recipient with mail, up to OFFLINE_KNOWN of them, so that the login of a user
-// without mail costs no query; counters of recipients used lately, up to OFFLINE_CACHE; and what is not committed.
+// without mail costs no query; as many of users who chose a limit; counters of recipients used lately, up to OFFLINE_CACHE; and what is not committed.
 // Paging takes the memory of one page, however large the mailbox.
 //
 // # Invariants

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// known is the set of recipients with mail, by hash: who is not in it has none. Each recipient counts once, so that
+// known is a set of recipients, by hash: of those with mail, or of those who chose a limit. Who is not in it has none. Each recipient counts once, so that
 // two with the same hash do not take each other out. Over its bound it gives up, and every answer is "maybe".
 type known struct {
 	max  int // static: recipients, 0 for no limit
@@ -20,11 +20,13 @@ type known struct {
 // usersPage is how many names are read at a time.
 const usersPage = 1000
 
-// loadKnown reads the set from the Backend.
-func loadKnown(ctx context.Context, store Backend, limit int) (*known, error) {
+// loadKnown reads the set from the Backend, where list is the names after one, in pages.
+func loadKnown(
+	ctx context.Context, limit int, list func(ctx context.Context, after string, n int) ([]string, error),
+) (*known, error) {
 	k := &known{max: limit, seed: maphash.MakeSeed(), users: make(map[uint64]uint32)}
 	for after := ""; ; {
-		names, err := store.Users(ctx, after, usersPage)
+		names, err := list(ctx, after, usersPage)
 		if err != nil {
 			return nil, err
 		}
@@ -41,7 +43,7 @@ func loadKnown(ctx context.Context, store Backend, limit int) (*known, error) {
 // givenUp is a set that knows nothing.
 func givenUp() *known { return &known{seed: maphash.MakeSeed()} }
 
-// without reports whether name certainly has no mail.
+// without reports whether name certainly is not in it.
 func (k *known) without(name string) bool {
 	h := maphash.String(k.seed, name)
 	k.mu.Lock()
@@ -49,7 +51,7 @@ func (k *known) without(name string) bool {
 	return k.users != nil && k.users[h] == 0
 }
 
-// add is called when a mailbox is no longer empty.
+// add enters one who is not in it: whose mailbox is no longer empty.
 func (k *known) add(name string) {
 	h := maphash.String(k.seed, name)
 	k.mu.Lock()
@@ -65,7 +67,7 @@ func (k *known) add(name string) {
 	k.users[h]++
 }
 
-// remove is called when a mailbox became empty.
+// remove takes one out: whose mailbox became empty.
 func (k *known) remove(name string) {
 	h := maphash.String(k.seed, name)
 	k.mu.Lock()

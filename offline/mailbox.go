@@ -18,16 +18,17 @@ import (
 // Mailbox is the mailboxes of all users. It is safe for concurrent use.
 type Mailbox struct {
 	// static
-	cfg     Config
-	store   Backend
-	log     *slog.Logger
-	metrics *metrics
-	boxes   *boxes
-	known   *known
-	gate    *gate
-	writes  *sqlx.Batcher[*write]
-	stop    context.CancelFunc // ends the goroutine of upkeep
-	stopped chan struct{}      // closed by upkeep
+	cfg      Config
+	store    Backend
+	log      *slog.Logger
+	metrics  *metrics
+	boxes    *boxes
+	known    *known // users with mail
+	gate     *gate
+	writes   *sqlx.Batcher[*write]
+	choosers *known             // users who chose a limit
+	stop     context.CancelFunc // ends the goroutine of upkeep
+	stopped  chan struct{}      // closed by upkeep
 
 	stored atomic.Int64 // messages in all mailboxes, uncommitted changes included; with Config.Shared an estimate
 
@@ -54,8 +55,10 @@ func New(ctx context.Context, cfg Config, store Backend, log *slog.Logger, reg p
 		return nil, fmt.Errorf("offline: %w", err)
 	}
 	if cfg.Shared {
-		m.known = givenUp() // others add to it
-	} else if m.known, err = loadKnown(ctx, store, cfg.Known); err != nil {
+		m.known, m.choosers = givenUp(), givenUp() // others add to them
+	} else if m.known, err = loadKnown(ctx, cfg.Known, store.Users); err != nil {
+		return nil, err
+	} else if m.choosers, err = loadKnown(ctx, cfg.Known, store.Choosers); err != nil {
 		return nil, err
 	}
 	if err := m.countStored(ctx); err != nil {
@@ -102,9 +105,13 @@ func (m *Mailbox) Decide(st *stanza.Stanza) Verdict {
 // Put does not wait for room, since its caller holds locks that everybody needs; who gets it lets go of them and calls
 // Room. Any other error says that the message was not stored for a reason of the store's own.
 //
-// A message that is stored already is neither counted nor stored again.
+// A message that is stored already is neither counted nor stored again. A marker takes the place of what it makes
+// redundant, which is counted as dropped.
 func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (Verdict, error) {
 	v := Decide(st, m.cfg.Policy)
+	if v.Action == Store && st.Payloads().Has(stanza.Expire) && over(secondsOf(st), time.Now()) {
+		v = Verdict{Drop, Overdue}
+	}
 	if v.Action != Store {
 		m.metrics.decided(v)
 		return v, nil
@@ -116,6 +123,8 @@ func (m *Mailbox) Put(ctx context.Context, to stanza.Addr, st *stanza.Stanza) (V
 		}
 	} else if err != nil {
 		return v, err
+	} else if full == Superseded {
+		v = Verdict{Drop, Superseded}
 	}
 	m.metrics.decided(v)
 	return v, err
@@ -171,18 +180,29 @@ func (m *Mailbox) putLocked(
 		}
 	}
 	sender := st.From.Bare().String()
+	var old marks // what st takes the place of
+	mark := markOf(st)
+	if mark.Rank > 0 {
+		var err error
+		if old, err = m.marksLocked(ctx, b, sender, mark, st.ID); err != nil || old.superseded {
+			return false, Superseded, err
+		}
+	}
 	if limited {
+		pair, isLimited := m.pairLimitLocked(b)
 		switch {
-		case m.cfg.Limit > 0 && b.senders[sender] >= m.cfg.Limit:
+		case isLimited && pair == 0:
+			return false, Declined, ErrFull
+		case isLimited && b.senders[sender]-len(old.ids) >= pair:
 			return false, PairFull, ErrFull
-		case m.cfg.UserLimit > 0 && b.count >= m.cfg.UserLimit:
+		case m.cfg.UserLimit > 0 && b.count-len(old.ids) >= m.cfg.UserLimit:
 			return false, MessagesFull, ErrFull
-		case m.cfg.UserBytes > 0 && b.bytes+int64(len(raw)) > m.cfg.UserBytes:
+		case m.cfg.UserBytes > 0 && b.bytes-old.bytes+int64(len(raw)) > m.cfg.UserBytes:
 			return false, BytesFull, ErrFull
 		}
 	}
 	w := &write{
-		change: Change{Op: OpPut, User: b.name, ID: st.ID, Sender: sender, Raw: raw},
+		change: Change{Op: OpPut, User: b.name, ID: st.ID, Sender: sender, Raw: raw, Expires: m.expiresAt(st), Mark: mark},
 		box:    b, size: size,
 	}
 	if err := m.queue(w); err != nil {
@@ -193,6 +213,11 @@ func (m *Mailbox) putLocked(
 	m.stored.Add(1)
 	if b.count == 1 {
 		m.known.add(b.name)
+	}
+	if len(old.ids) > 0 {
+		if err := m.replaceLocked(b, old); err != nil {
+			return true, 0, err // closed: they stay, and so does the new one
+		}
 	}
 	return true, 0, nil
 }
@@ -207,12 +232,12 @@ func (m *Mailbox) queue(w *write) error {
 	return nil
 }
 
-// loadLocked counts what the store has for b, once.
+// loadLocked asks the store, once, what it has for b.
 func (m *Mailbox) loadLocked(ctx context.Context, b *box) error {
 	if b.loaded {
 		return nil
 	}
-	if m.known.without(b.name) {
+	if m.known.without(b.name) && m.choosers.without(b.name) {
 		b.loaded = true
 		return nil
 	}
@@ -223,7 +248,7 @@ func (m *Mailbox) loadLocked(ctx context.Context, b *box) error {
 	}
 	since(m.metrics.loads, start)
 	b.loaded = true
-	b.count, b.bytes, b.senders, b.last = t.Messages, t.Bytes, t.Senders, t.Last
+	b.count, b.bytes, b.senders, b.last, b.own = t.Messages, t.Bytes, t.Senders, t.Last, t.Own
 	stanza.Observe(t.Last) // another gateway may have made it; what comes from now on is to be behind it
 	return nil
 }

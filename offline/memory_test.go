@@ -14,8 +14,9 @@ import (
 
 // memory is a Backend for tests of what is above it, in virtual time too. It holds the contract of a real one.
 type memory struct {
-	mu    sync.Mutex
-	boxes map[string]map[stanza.ID]offline.Row
+	mu     sync.Mutex
+	boxes  map[string]map[stanza.ID]offline.Row
+	limits map[string]offline.OwnLimit
 	// fail, when set, is asked after each batch is applied; an error rolls it back.
 	fail func(batch []offline.Change) error
 	// scans counts calls of Totals and Scan.
@@ -24,6 +25,7 @@ type memory struct {
 	puts int
 
 	staged map[string]map[stanza.ID]offline.Row // of the transaction that runs; owned by it
+	chosen map[string]offline.OwnLimit          // likewise
 	held   chan struct{}                        // when set, transactions commit only when it is closed
 }
 
@@ -53,6 +55,7 @@ func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
 	for user, box := range s.boxes {
 		s.staged[user] = maps.Clone(box)
 	}
+	s.chosen = maps.Clone(s.limits)
 	s.mu.Unlock()
 	if err := fn(nil); err != nil {
 		return err
@@ -65,7 +68,7 @@ func (s *memory) Tx(_ context.Context, fn func(*sql.Tx) error) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.boxes = s.staged
+	s.boxes, s.limits = s.staged, s.chosen
 	return nil
 }
 
@@ -80,7 +83,7 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 				s.staged[c.User] = box
 			}
 			if _, ok := box[c.ID]; !ok {
-				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw)}
+				box[c.ID] = offline.Row{ID: c.ID, Sender: c.Sender, Bytes: len(c.Raw), Raw: slices.Clone(c.Raw), Expires: c.Expires, Mark: c.Mark}
 			}
 		case offline.OpRemove:
 			if c.Run { // take it at its word
@@ -95,6 +98,13 @@ func (s *memory) Apply(_ context.Context, _ *sql.Tx, batch []offline.Change) err
 			}
 		case offline.OpPurge:
 			delete(s.staged, c.User)
+		case offline.OpLimit:
+			if s.chosen == nil {
+				s.chosen = make(map[string]offline.OwnLimit)
+			}
+			if s.chosen[c.User] = c.Limit; !c.Limit.Chosen {
+				delete(s.chosen, c.User)
+			}
 		}
 	}
 	if s.fail != nil {
@@ -107,6 +117,7 @@ func (s *memory) Totals(_ context.Context, user string) (t offline.Totals, _ err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scans++
+	t.Own = s.limits[user]
 	for _, r := range s.boxes[user] {
 		if t.Senders == nil {
 			t.Senders = make(map[string]int)
@@ -131,7 +142,7 @@ func (s *memory) Scan(_ context.Context, user string, in offline.Range, yield fu
 			continue
 		}
 		if !in.Bodies {
-			r.Raw = nil
+			r.Raw, r.Expires, r.Mark = nil, 0, offline.Mark{}
 		}
 		if !yield(r) {
 			break
@@ -159,4 +170,47 @@ func (s *memory) Stored(context.Context) (n int64, _ error) {
 		n += int64(len(box))
 	}
 	return n, nil
+}
+
+func (s *memory) Choosers(_ context.Context, after string, n int) (users []string, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for user := range s.limits {
+		if user > after {
+			users = append(users, user)
+		}
+	}
+	slices.SortFunc(users, cmp.Compare[string])
+	return users[:min(n, len(users))], nil
+}
+
+func (s *memory) Due(_ context.Context, now int64, after offline.Due, n int) (due []offline.Due, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	order := func(a, b offline.Due) int {
+		return cmp.Or(cmp.Compare(a.Expires, b.Expires), cmp.Compare(a.User, b.User), a.ID.Compare(b.ID))
+	}
+	for user, box := range s.boxes {
+		for id, r := range box {
+			d := offline.Due{Expires: r.Expires, User: user, ID: id}
+			if r.Expires > 0 && r.Expires <= now && order(d, after) > 0 {
+				due = append(due, d)
+			}
+		}
+	}
+	slices.SortFunc(due, order)
+	return due[:min(n, len(due))], nil
+}
+
+func (s *memory) Marks(_ context.Context, user, sender string, thread [16]byte) (found []offline.Row, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scans++
+	for _, r := range s.boxes[user] {
+		if r.Sender == sender && r.Mark.Rank > 0 && r.Mark.Thread == thread {
+			r.Raw, r.Expires = nil, 0
+			found = append(found, r)
+		}
+	}
+	return found, nil
 }

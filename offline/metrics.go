@@ -18,12 +18,17 @@ type metrics struct {
 	loads     prometheus.Observer
 	retries   prometheus.Counter
 	rejected  prometheus.Counter
-	expired   prometheus.Counter
+
+	expired, expiredSeconds, expiredRule prometheus.Counter // by reason
 }
 
 // newMetrics registers what m tells. Its gauges are read from m when they are collected.
 func newMetrics(reg prometheus.Registerer, m *Mailbox) (*metrics, error) {
 	const namespace, subsystem = "holdfast", "offline"
+	expired := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: namespace, Subsystem: subsystem, Name: "expired_total",
+		Help: "Messages removed because their time was over: that of OFFLINE_LIFETIME (lifetime), of jabber:x:expire (seconds), or of a rule of XEP-0079 (expire_at).",
+	}, []string{"reason"})
 	counts := []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000}
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "store_seconds",
@@ -61,13 +66,12 @@ func newMetrics(reg prometheus.Registerer, m *Mailbox) (*metrics, error) {
 			Namespace: namespace, Subsystem: subsystem, Name: "write_rejected_total",
 			Help: "Writes that the store refused for good; they stay in memory and the journal.",
 		}),
-		expired: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: namespace, Subsystem: subsystem, Name: "expired_total",
-			Help: "Messages removed because their lifetime was over.",
-		}),
-		commits: seconds.WithLabelValues("commit"),
-		pages:   seconds.WithLabelValues("page"),
-		loads:   seconds.WithLabelValues("load"),
+		expired:        expired.WithLabelValues("lifetime"),
+		expiredSeconds: expired.WithLabelValues("seconds"),
+		expiredRule:    expired.WithLabelValues("expire_at"),
+		commits:        seconds.WithLabelValues("commit"),
+		pages:          seconds.WithLabelValues("page"),
+		loads:          seconds.WithLabelValues("load"),
 	}
 	stored := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "messages",
@@ -88,7 +92,7 @@ func newMetrics(reg prometheus.Registerer, m *Mailbox) (*metrics, error) {
 		return mt, nil
 	}
 	for _, c := range []prometheus.Collector{
-		mt.vec, mt.written, mt.popped, mt.sizes, mt.ages, mt.retries, mt.rejected, mt.expired, seconds, stored, pending,
+		mt.vec, mt.written, mt.popped, mt.sizes, mt.ages, mt.retries, mt.rejected, expired, seconds, stored, pending,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -108,9 +112,9 @@ func possible(a Action, r Reason) bool {
 		return a != Store
 	case Bodiless:
 		return a != Drop
-	case Disabled, PairFull, MessagesFull, BytesFull:
+	case Disabled, PairFull, Declined, MessagesFull, BytesFull:
 		return a != Store
-	case ChatStateOnly, Empty, TypeError, TypeHeadline, NotMessage:
+	case ChatStateOnly, Empty, Overdue, Superseded, TypeError, TypeHeadline, NotMessage:
 		return a == Drop
 	}
 	return a == Bounce

@@ -79,3 +79,50 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
 }
+
+// TestPeek: who looks at a mailbox pops nothing, and what was looked at can be removed, or handed out, as ever.
+func TestPeek(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m, err := offline.New(t.Context(), lifted(), newMemory(), slog.New(slog.DiscardHandler), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close(t.Context()) }()
+	for n := 1; n <= 4; n++ {
+		mustPut(t, m, julietAddr(), from(t, romeo, id(n), "x"))
+	}
+	checkpoint(t, m)
+	popped := func() (n uint64) {
+		t.Helper()
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "holdfast_offline_pop_messages" {
+				n = f.GetMetric()[0].GetHistogram().GetSampleCount()
+			}
+		}
+		return n
+	}
+	page, more, err := m.Peek(t.Context(), julietAddr(), id(1), 2, 0)
+	if err != nil || len(page) != 2 || !more || page[0].ID != id(2) {
+		t.Errorf("%v, %v, %v", page, more, err)
+	}
+	if n := popped(); n != 0 {
+		t.Errorf("a look counts as %d", n)
+	}
+	if _, _, err := m.Page(t.Context(), julietAddr(), id(0), 2, 0); err != nil {
+		t.Error(err)
+	}
+	if n := popped(); n != 1 {
+		t.Errorf("a page counts as %d", n)
+	}
+	if _, _, err := m.Peek(t.Context(), julietAddr(), id(2), 1, 0); err != nil {
+		t.Error(err)
+	}
+	if err := m.Remove(t.Context(), julietAddr(), id(1), id(2), id(4)); err != nil {
+		t.Error(err)
+	}
+	holds(t, m, julietAddr(), id(3))
+}

@@ -50,7 +50,7 @@ func TestModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	backends["postgres"] = func() offline.Backend {
-		if _, err := db.Exec(t.Context(), "TRUNCATE offline_message"); err != nil {
+		if _, err := db.Exec(t.Context(), "TRUNCATE offline_message, offline_limit"); err != nil {
 			t.Fatal(err)
 		}
 		return shared
@@ -66,7 +66,7 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 	users := []stanza.Addr{julietAddr(), nurseAddr()}
 	senders := []string{romeo, "tybalt@example.net"}
 	const pairLimit, userLimit = 4, 6
-	cfg := offline.Config{Limit: pairLimit, UserLimit: userLimit, Cache: 3, Known: rapid.IntRange(0, 3).Draw(rt, "known"), Batch: 3}
+	cfg := offline.Config{Limit: pairLimit, OwnLimit: true, UserLimit: userLimit, Cache: 3, Known: rapid.IntRange(0, 3).Draw(rt, "known"), Batch: 3}
 	_, cfg.Shared = s.(*offline.Postgres)
 	cfg.Window = rapid.SampledFrom([]time.Duration{0, 0, time.Hour}).Draw(rt, "window")
 	start := func() *offline.Mailbox {
@@ -93,6 +93,13 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 	for _, u := range users {
 		boxes[u] = modelBox{}
 	}
+	limits := map[stanza.Addr]int{} // what a user chose
+	pair := func(u stanza.Addr) int {
+		if n, ok := limits[u]; ok {
+			return n
+		}
+		return pairLimit
+	}
 	handed := map[stanza.Addr][]stanza.ID{} // what somebody got, and may acknowledge much later
 	user := rapid.SampledFrom(users)
 	number := rapid.IntRange(1, 12)
@@ -102,7 +109,7 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 			u, n, sender := user.Draw(rt, "user"), id(number.Draw(rt, "id")), rapid.SampledFrom(senders).Draw(rt, "sender")
 			box := boxes[u]
 			_, has := box[n]
-			fits := has || box.from(sender) < pairLimit && len(box) < userLimit
+			fits := has || box.from(sender) < pair(u) && len(box) < userLimit
 			v, err := m.Put(ctx, u, from(t, sender, n, "x"))
 			if (v.Action == offline.Store) != fits || (err == nil) != fits {
 				rt.Fatalf("Put: %v for %v, %v, where it fits: %v", v.Action, v.Reason, err, fits)
@@ -190,6 +197,26 @@ func model(t *testing.T, rt *rapid.T, s offline.Backend) {
 				rt.Fatal(err)
 			}
 			clear(boxes[u])
+		},
+		"choose": func(rt *rapid.T) {
+			letGo()
+			u, n := user.Draw(rt, "user"), rapid.IntRange(-1, 5).Draw(rt, "limit")
+			l := offline.OwnLimit{Messages: n}
+			if limits[u] = n; n < 0 {
+				l, limits[u] = offline.OwnLimit{Lifted: true}, 1000
+			}
+			if err := m.Choose(ctx, u, l); err != nil {
+				rt.Fatal(err)
+			}
+		},
+		"forget": func(rt *rapid.T) {
+			letGo()
+			u := user.Draw(rt, "user")
+			if err := m.Forget(ctx, u); err != nil {
+				rt.Fatal(err)
+			}
+			clear(boxes[u])
+			delete(limits, u)
 		},
 		"checkpoint": func(rt *rapid.T) {
 			letGo()

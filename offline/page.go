@@ -14,37 +14,34 @@ type Message struct {
 	// At is when the gateway took the message, to the millisecond: the time in its id.
 	At  time.Time
 	Raw []byte // as it was put
+
+	expires int64 // see Change.Expires
 }
 
 // Stanza returns the message ready for delivery to user: with the time at which it was sent (XEP-0160 §2,
-// XEP-0203 §2), unless it says already that user's domain delayed it.
+// XEP-0203 §2), unless it says already that user's domain delayed it. One that has seconds to live (XEP-0023) has those
+// that are left.
 func (msg Message) Stanza(user stanza.Addr) (*stanza.Stanza, error) {
 	st, err := stanza.Parse(msg.Raw, msg.ID)
 	if err != nil {
 		return nil, fmt.Errorf("offline: stored message: %w", err)
 	}
 	domain := user.Server()
-	if delayedBy(st, domain) {
-		return st, nil
+	edit := stanza.Edit{From: st.From, To: st.To}
+	if !st.DelayedBy(domain) {
+		edit.Append = stanza.DelayChild(domain, msg.At, "Offline Storage")
 	}
-	out := st.Rewrite(stanza.Edit{
-		From: st.From, To: st.To, Append: stanza.DelayChild(domain, msg.At, "Offline Storage"),
-	})
-	out.ID = msg.ID // Rewrite was not asked for another <stanza-id/>
-	return out, nil
-}
-
-func delayedBy(st *stanza.Stanza, domain stanza.Addr) bool {
-	if !st.Payloads().Has(stanza.Delay) {
-		return false
-	}
-	for i := range st.NumChildren() {
-		c := st.Child(i)
-		if string(c.Space()) == stanza.NSDelay && string(c.Name()) == "delay" && c.Attr("from") == domain.String() {
-			return true
+	if st.Payloads().Has(stanza.Expire) {
+		if left := secondsLeft(st, time.Now()); left != nil {
+			edit.Without, edit.Append = stanza.Expire, append(edit.Append, left...)
 		}
 	}
-	return false
+	if len(edit.Append) == 0 {
+		return st, nil
+	}
+	out := st.Rewrite(edit)
+	out.ID = msg.ID // Rewrite was not asked for another <stanza-id/>
+	return out, nil
 }
 
 // Page returns messages of user whose ids are greater than after (the zero ID begins at the front), in the order of
@@ -52,11 +49,33 @@ func delayedBy(st *stanza.Stanza, domain stanza.Addr) bool {
 // there are others behind. Nothing is removed by it.
 //
 // A message that is put while somebody pages, with an id smaller than the page's last, is not on later pages: who
-// has reached the end asks Count whether there is more than was handed out.
+// has reached the end asks Count whether there is more than was handed out. A message whose time is over is on no page.
 func (m *Mailbox) Page(
 	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int,
 ) (page []Message, more bool, err error) {
-	p := pager{limit: limit, maxBytes: maxBytes, after: after}
+	page, more, err = m.page(ctx, user, after, limit, maxBytes, false)
+	if len(page) > 0 {
+		m.metrics.popped.Observe(float64(len(page)))
+	}
+	return page, more, err
+}
+
+// Peek is Page for who only looks at the mailbox: nothing is handed out, so it is not counted, nor expected to be removed.
+func (m *Mailbox) Peek(
+	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int,
+) (page []Message, more bool, err error) {
+	return m.page(ctx, user, after, limit, maxBytes, true)
+}
+
+func (m *Mailbox) page(
+	ctx context.Context, user stanza.Addr, after stanza.ID, limit, maxBytes int, peek bool,
+) (page []Message, more bool, err error) {
+	p := pager{peek: peek, limit: limit, maxBytes: maxBytes, after: after, now: time.Now()}
+	if m.cfg.Lifetime > 0 {
+		if oldest := before(idAt(p.now.Add(-m.cfg.Lifetime))); oldest.Compare(after) > 0 {
+			p.after = oldest
+		}
+	}
 	err = m.with(ctx, user, func(b *box) error {
 		if b.count == 0 {
 			return nil
@@ -70,9 +89,6 @@ func (m *Mailbox) Page(
 	})
 	if err != nil {
 		return nil, false, err
-	}
-	if len(p.page) > 0 {
-		m.metrics.popped.Observe(float64(len(p.page)))
 	}
 	return p.page, p.more, nil
 }
@@ -100,7 +116,7 @@ func (m *Mailbox) pageLocked(ctx context.Context, p *pager) error {
 			if b.removing[r.ID] > 0 {
 				return true
 			}
-			return p.add(r.ID, r.Sender, r.Raw)
+			return p.add(r.ID, r.Sender, r.Raw, r.Expires)
 		})
 		if err != nil {
 			return err
@@ -115,25 +131,35 @@ func (m *Mailbox) pageLocked(ctx context.Context, p *pager) error {
 // pager collects one page.
 type pager struct {
 	box             *box
+	peek            bool // see Peek
 	limit, maxBytes int
 	after           stanza.ID // the last message, at first where the page begins
 	page            []Message
 	bytes           int
 	more            bool
+	now             time.Time
 }
 
-func (p *pager) addPut(w *write) bool { return p.add(w.change.ID, w.change.Sender, w.change.Raw) }
+func (p *pager) addPut(w *write) bool {
+	return p.add(w.change.ID, w.change.Sender, w.change.Raw, w.change.Expires)
+}
 
 // add reports false, and notes that there are more, when the page is full.
-func (p *pager) add(id stanza.ID, sender string, raw []byte) bool {
+func (p *pager) add(id stanza.ID, sender string, raw []byte, expires int64) bool {
+	if over(expires, p.now) {
+		p.box.place++ // what is handed out on both sides of it is no run
+		return true
+	}
 	if p.limit > 0 && len(p.page) >= p.limit ||
 		p.maxBytes > 0 && len(p.page) > 0 && p.bytes+len(raw) > p.maxBytes {
 		p.more = true
 		return false
 	}
-	p.page = append(p.page, Message{ID: id, At: id.Time(), Raw: raw})
+	p.page = append(p.page, Message{ID: id, At: id.Time(), Raw: raw, expires: expires})
 	p.bytes += len(raw)
-	p.box.saw(id, p.after, meta{sender: sender, bytes: len(raw)})
+	if !p.peek {
+		p.box.saw(id, p.after, meta{sender: sender, bytes: len(raw)})
+	}
 	p.after = id
 	return true
 }

@@ -103,8 +103,11 @@ const (
 	TypeGroupchat                 // type groupchat
 	NotMessage                    // presence or iq
 	Matcher                       // a rule of OFFLINE_MATCHERS
+	Overdue                       // it expired before it was to be stored (XEP-0023)
+	Superseded                    // a newer marker says as much (XEP-0333)
 	Disabled                      // OFFLINE_STORAGE
-	PairFull                      // OFFLINE_LIMIT reached
+	PairFull                      // OFFLINE_LIMIT reached, or what the recipient chose in its place
+	Declined                      // the recipient chose that nothing is stored
 	MessagesFull                  // OFFLINE_USER_LIMIT reached
 	BytesFull                     // OFFLINE_USER_BYTES reached
 	reasons                       // how many there are
@@ -114,7 +117,7 @@ var reasonNames = [reasons]string{
 	HasBody: "body", HasReceipt: "receipt", HasMarker: "marker", HintStore: "hint_store",
 	HintNoStore: "hint_no_store", HintNoPermanent: "hint_no_permanent_store", Bodiless: "bodiless",
 	ChatStateOnly: "chat_state", Empty: "empty", TypeError: "error", TypeHeadline: "headline",
-	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Disabled: "disabled", PairFull: "pair_full", MessagesFull: "messages_full",
+	TypeGroupchat: "groupchat", NotMessage: "not_message", Matcher: "matcher", Overdue: "expired", Superseded: "superseded", Disabled: "disabled", PairFull: "pair_full", Declined: "declined", MessagesFull: "messages_full",
 	BytesFull: "bytes_full",
 }
 
@@ -129,8 +132,9 @@ var bounceText = [reasons]string{
 	Matcher:         "The recipient is offline and messages of this kind are not stored",
 	Disabled:        "Bounce offline message", // the text that other servers have
 	PairFull:        "The recipient is offline and too many of your messages to them are waiting already",
-	MessagesFull:    "The recipient is offline and their mailbox is full",
-	BytesFull:       "The recipient is offline and their mailbox is full",
+	Declined:        "The recipient is offline and does not have messages stored",
+	MessagesFull:    "The recipient is offline and too many messages to them are waiting already",
+	BytesFull:       "The recipient is offline and their mailbox has no room for a message of this size",
 }
 
 // Verdict is what is done with a message, and why. It is comparable.
@@ -139,11 +143,14 @@ type Verdict struct {
 	Reason Reason
 }
 
+// Text says to the sender of what is bounced why; it is "" otherwise.
+func (v Verdict) Text() string { return bounceText[v.Reason] }
+
 // Condition is the error for the sender of what is bounced: service-unavailable with a text that says why
 // (XEP-0160 §2, RFC 6121 §8.5.2.2.1).
 func (v Verdict) Condition() mstanza.Error {
 	e := mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ServiceUnavailable}
-	if text := bounceText[v.Reason]; text != "" {
+	if text := v.Text(); text != "" {
 		e.Text = map[string]string{"en": text}
 	}
 	return e
@@ -155,7 +162,7 @@ const (
 	markers  = stanza.Markable | stanza.MarkerReceived | stanza.MarkerDisplayed | stanza.MarkerAcknowledged
 	// passing is what has a meaning only now, or only beside other content.
 	passing = stanza.ChatState | stanza.LegacyEvent | stanza.Thread | stanza.Delay | stanza.StanzaID |
-		stanza.OriginID | stanza.HintNoStore | stanza.HintNoPermanentStore | stanza.HintNoCopy | stanza.HintStore | stanza.AMP
+		stanza.OriginID | stanza.HintNoStore | stanza.HintNoPermanentStore | stanza.HintNoCopy | stanza.HintStore | stanza.AMP | stanza.Expire | stanza.Retrieved
 )
 
 // Decide says what is done with st when its recipient has no available resource of non-negative priority. It is

@@ -38,19 +38,23 @@ func OpenPostgres(ctx context.Context, db *sqlx.Postgres) (*Postgres, error) {
 }
 
 const (
-	postgresPut = `INSERT INTO offline_message (recipient, id, sender, raw)
-SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[]) ON CONFLICT DO NOTHING`
+	postgresPut = `INSERT INTO offline_message (recipient, id, sender, raw, expires, mark)
+SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::bytea[], $5::bigint[], $6::bytea[]) ON CONFLICT DO NOTHING`
 	postgresRemove = `DELETE FROM offline_message AS m USING unnest($1::text[], $2::bytea[]) AS u (recipient, id)
 WHERE m.recipient = u.recipient AND m.id = u.id`
 	postgresPurge = `DELETE FROM offline_message WHERE recipient = ANY ($1::text[])`
+	postgresLimit = `INSERT INTO offline_limit (recipient, messages) SELECT * FROM unnest($1::text[], $2::bigint[])
+ON CONFLICT (recipient) DO UPDATE SET messages = excluded.messages`
+	postgresUnlimit = `DELETE FROM offline_limit WHERE recipient = ANY ($1::text[])`
 
 	// The greatest id is looked up once, in the index; max() knows no bytea.
 	postgresTotals = `SELECT sender, count(*), sum(octet_length(raw))::bigint,
 	(SELECT id FROM offline_message WHERE recipient = $1 ORDER BY id DESC LIMIT 1)
-FROM offline_message WHERE recipient = $1 GROUP BY sender`
-	postgresBodies = `SELECT id, sender, octet_length(raw), raw FROM offline_message
+FROM offline_message WHERE recipient = $1 GROUP BY sender
+UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE recipient = $1`
+	postgresBodies = `SELECT id, sender, octet_length(raw), raw, expires FROM offline_message
 WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
-	postgresHeads = `SELECT id, sender, octet_length(raw), NULL::bytea FROM offline_message
+	postgresHeads = `SELECT id, sender, octet_length(raw), NULL::bytea, 0::bigint FROM offline_message
 WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	// One seek for each user; DISTINCT would read every row.
 	postgresUsers = `WITH RECURSIVE u (recipient) AS (
@@ -59,6 +63,11 @@ WHERE recipient = $1 AND id > $2 AND id <= $3 ORDER BY id LIMIT $4`
 	SELECT (SELECT m.recipient FROM offline_message AS m WHERE m.recipient > u.recipient ORDER BY m.recipient LIMIT 1)
 	FROM u WHERE u.recipient IS NOT NULL
 ) SELECT recipient FROM u WHERE recipient IS NOT NULL LIMIT $2`
+	postgresMarks = `SELECT id, octet_length(raw), mark FROM offline_message
+WHERE recipient = $1 AND sender = $2 AND mark IS NOT NULL AND mark BETWEEN $3 AND $4`
+	postgresDue = `SELECT expires, recipient, id FROM offline_message
+WHERE expires > 0 AND expires <= $1 AND (expires, recipient, id) > ($2, $3, $4) ORDER BY expires, recipient, id LIMIT $5`
+	postgresChoosers = `SELECT recipient FROM offline_limit WHERE recipient > $1 ORDER BY recipient LIMIT $2`
 	// A large table is not read for it: what the last ANALYZE found is near enough.
 	postgresStored = `SELECT CASE WHEN c.n <= $1 THEN c.n ELSE greatest(c.n, (
 	SELECT reltuples::bigint FROM pg_class WHERE oid = 'offline_message'::regclass
@@ -87,7 +96,9 @@ func (s *Postgres) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error 
 	}{
 		{postgresPurge, len(n.purged), []any{n.purged}},
 		{postgresRemove, len(n.goneIDs), []any{n.goneUsers, n.goneIDs}},
-		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws}},
+		{postgresPut, len(n.ids), []any{n.users, n.ids, n.senders, n.raws, n.expires, n.marks}},
+		{postgresLimit, len(n.limited), []any{n.limited, n.limits}},
+		{postgresUnlimit, len(n.unlimited), []any{n.unlimited}},
 	} {
 		if step.rows == 0 {
 			continue
@@ -106,6 +117,11 @@ type net struct {
 	goneIDs        [][]byte
 	users, senders []string
 	ids, raws      [][]byte
+	marks          [][]byte // nil for none
+	expires        []int64
+
+	limited, unlimited []string // users who chose a limit, and who have none any more
+	limits             []int64
 }
 
 // netOf leaves out the puts that a later change of the batch takes back. What is left of them may come after all
@@ -118,8 +134,13 @@ func netOf(batch []Change) net {
 	var n net
 	removed := make(map[message]struct{}) // by what comes after the change that is looked at
 	purged := make(map[string]struct{})
+	chosen := make(map[string]struct{})
 	for i := len(batch) - 1; i >= 0; i-- {
 		c := &batch[i]
+		if c.Op == OpLimit {
+			n.limit(c, chosen)
+			continue
+		}
 		if _, gone := purged[c.User]; gone {
 			continue // whatever it was
 		}
@@ -128,6 +149,8 @@ func netOf(batch []Change) net {
 			if _, gone := removed[message{c.User, c.ID}]; !gone {
 				n.users, n.senders = append(n.users, c.User), append(n.senders, c.Sender)
 				n.ids, n.raws = append(n.ids, c.ID[:]), append(n.raws, c.Raw)
+				n.expires = append(n.expires, c.Expires)
+				n.marks = append(n.marks, c.Mark.row())
 			}
 		case OpRemove:
 			for k := range c.IDs {
@@ -148,25 +171,44 @@ func netOf(batch []Change) net {
 	slices.Reverse(n.senders)
 	slices.Reverse(n.ids)
 	slices.Reverse(n.raws)
+	slices.Reverse(n.expires)
+	slices.Reverse(n.marks)
 	return n
+}
+
+// limit notes the last choice of each user; it concerns no message.
+func (n *net) limit(c *Change, chosen map[string]struct{}) {
+	if _, later := chosen[c.User]; later {
+		return
+	}
+	chosen[c.User] = struct{}{}
+	if c.Limit.Chosen {
+		n.limited, n.limits = append(n.limited, c.User), append(n.limits, c.Limit.row())
+	} else {
+		n.unlimited = append(n.unlimited, c.User)
+	}
 }
 
 // Totals implements [Backend].
 func (s *Postgres) Totals(ctx context.Context, user string) (t Totals, err error) {
 	err = s.db.Query(ctx, postgresTotals, func(rows *sql.Rows) (bool, error) {
-		var sender string
-		var messages int
-		var bytes int64
+		var sender sql.NullString // none in the row that has the limit
+		var messages int64
+		var bytes sql.NullInt64
 		var last sql.RawBytes
 		if err := rows.Scan(&sender, &messages, &bytes, &last); err != nil {
 			return false, err
 		}
+		if !sender.Valid {
+			t.Own = ownLimit(messages)
+			return true, nil
+		}
 		if t.Senders == nil {
 			t.Senders = make(map[string]int)
 		}
-		t.Senders[sender] = messages
-		t.Messages += messages
-		t.Bytes += bytes
+		t.Senders[sender.String] = int(messages)
+		t.Messages += int(messages)
+		t.Bytes += bytes.Int64
 		var err error
 		t.Last, err = readID(last)
 		return true, err
@@ -189,7 +231,7 @@ func (s *Postgres) Scan(ctx context.Context, user string, in Range, yield func(R
 		err := s.db.Query(ctx, query, func(rows *sql.Rows) (bool, error) {
 			var r Row
 			var id sql.RawBytes
-			err := rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw)
+			err := rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw, &r.Expires)
 			if err != nil {
 				return false, err
 			}
@@ -207,8 +249,39 @@ func (s *Postgres) Scan(ctx context.Context, user string, in Range, yield func(R
 }
 
 // Users implements [Backend].
-func (s *Postgres) Users(ctx context.Context, after string, n int) (users []string, err error) {
-	err = s.db.Query(ctx, postgresUsers, func(rows *sql.Rows) (bool, error) {
+func (s *Postgres) Users(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, postgresUsers, after, n)
+}
+
+// Marks implements [Backend].
+func (s *Postgres) Marks(ctx context.Context, user, sender string, thread [16]byte) (found []Row, err error) {
+	least, most := markRange(thread)
+	err = s.db.Query(ctx, postgresMarks, func(rows *sql.Rows) (bool, error) {
+		r, err := readMarked(rows)
+		r.Sender = sender
+		found = append(found, r)
+		return true, err
+	}, user, sender, least, most)
+	return found, failed(err)
+}
+
+// Due implements [Backend].
+func (s *Postgres) Due(ctx context.Context, now int64, after Due, n int) (due []Due, err error) {
+	err = s.db.Query(ctx, postgresDue, func(rows *sql.Rows) (bool, error) {
+		d, err := readDue(rows)
+		due = append(due, d)
+		return true, err
+	}, now, after.Expires, after.User, after.ID[:], n)
+	return due, failed(err)
+}
+
+// Choosers implements [Backend].
+func (s *Postgres) Choosers(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, postgresChoosers, after, n)
+}
+
+func (s *Postgres) names(ctx context.Context, query, after string, n int) (users []string, err error) {
+	err = s.db.Query(ctx, query, func(rows *sql.Rows) (bool, error) {
 		var user string
 		err := rows.Scan(&user)
 		users = append(users, user)

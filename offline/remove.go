@@ -31,7 +31,7 @@ func (m *Mailbox) RemoveID(ctx context.Context, user stanza.Addr, id stanza.ID) 
 	return n > 0, err
 }
 
-// Purge empties the mailbox of user, whose account is removed. Like Remove it never waits for room.
+// Purge empties the mailbox of user. Like Remove it never waits for room.
 func (m *Mailbox) Purge(ctx context.Context, user stanza.Addr) error {
 	return m.changeBox(ctx, user, writeOverhead, func(b *box) (Change, error) {
 		if b.count == 0 {

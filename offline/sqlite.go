@@ -38,15 +38,20 @@ func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
 
 // Several rows in one INSERT were measured to gain nothing here: the time goes into the pages, not the statements.
 const (
-	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw) VALUES (?, ?, ?, ?)`
+	sqlitePut    = `INSERT OR IGNORE INTO offline_message (user, id, sender, raw, expires, mark) VALUES (?, ?, ?, ?, ?, ?)`
 	sqliteRemove = `DELETE FROM offline_message WHERE user = ? AND id = ?`
 	sqliteRun    = `DELETE FROM offline_message WHERE user = ? AND id BETWEEN ? AND ?`
 	sqlitePurge  = `DELETE FROM offline_message WHERE user = ?`
 	sqliteCount  = `UPDATE offline_stored SET messages = messages + ?`
 
-	sqliteTotals = `SELECT sender, count(*), sum(length(raw)), max(id) FROM offline_message WHERE user = ? GROUP BY sender`
-	sqliteBodies = `SELECT id, sender, length(raw), raw FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
-	sqliteHeads  = `SELECT id, sender, length(raw), NULL FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
+	sqliteLimit = `INSERT INTO offline_limit (user, messages) VALUES (?, ?)
+ON CONFLICT (user) DO UPDATE SET messages = excluded.messages`
+	sqliteUnlimit = `DELETE FROM offline_limit WHERE user = ?`
+
+	sqliteTotals = `SELECT sender, count(*), sum(length(raw)), max(id) FROM offline_message WHERE user = ?1 GROUP BY sender
+UNION ALL SELECT NULL, messages, NULL, NULL FROM offline_limit WHERE user = ?1`
+	sqliteBodies = `SELECT id, sender, length(raw), raw, expires FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
+	sqliteHeads  = `SELECT id, sender, length(raw), NULL, 0 FROM offline_message WHERE user = ? AND id > ? AND id <= ? ORDER BY id`
 	// One seek for each user; DISTINCT would read every row.
 	sqliteUsers = `WITH RECURSIVE u (user) AS (
 	SELECT min(user) FROM offline_message WHERE user > ?1
@@ -54,7 +59,12 @@ const (
 	SELECT (SELECT min(m.user) FROM offline_message AS m WHERE m.user > u.user) FROM u WHERE u.user IS NOT NULL
 	LIMIT ?2
 ) SELECT user FROM u WHERE user IS NOT NULL`
-	sqliteStored = `SELECT messages FROM offline_stored`
+	sqliteMarks = `SELECT id, length(raw), mark FROM offline_message
+WHERE user = ? AND sender = ? AND mark IS NOT NULL AND mark BETWEEN ? AND ?`
+	sqliteDue = `SELECT expires, user, id FROM offline_message
+WHERE expires > 0 AND expires <= ? AND (expires, user, id) > (?, ?, ?) ORDER BY expires, user, id LIMIT ?`
+	sqliteChoosers = `SELECT user FROM offline_limit WHERE user > ? ORDER BY user LIMIT ?`
+	sqliteStored   = `SELECT messages FROM offline_stored`
 )
 
 // Tx implements [Backend].
@@ -67,7 +77,7 @@ func (s *SQLite) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error {
 		c := &batch[i]
 		switch c.Op {
 		case OpPut:
-			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw)
+			w.exec(sqlitePut, &w.put, 1, c.User, c.ID[:], c.Sender, c.Raw, c.Expires, c.Mark.row())
 		case OpRemove:
 			if last := len(c.IDs) - 1; c.Run && last > 0 {
 				w.exec(sqliteRun, &w.run, -1, c.User, c.IDs[0][:], c.IDs[last][:])
@@ -78,6 +88,12 @@ func (s *SQLite) Apply(ctx context.Context, tx *sql.Tx, batch []Change) error {
 			}
 		case OpPurge:
 			w.exec(sqlitePurge, &w.purge, -1, c.User)
+		case OpLimit:
+			if c.Limit.Chosen {
+				w.exec(sqliteLimit, &w.limit, 0, c.User, c.Limit.row())
+			} else {
+				w.exec(sqliteUnlimit, &w.unlimit, 0, c.User)
+			}
 		}
 	}
 	if w.delta != 0 {
@@ -93,6 +109,7 @@ type sqliteWriter struct {
 	tx  *sql.Tx
 
 	put, remove, run, purge, count *sql.Stmt
+	limit, unlimit                 *sql.Stmt
 	delta                          int64 // messages more than before
 	err                            error
 }
@@ -118,19 +135,23 @@ func (w *sqliteWriter) exec(query string, st **sql.Stmt, sign int64, args ...any
 // Totals implements [Backend].
 func (s *SQLite) Totals(ctx context.Context, user string) (t Totals, err error) {
 	err = s.query(ctx, sqliteTotals, func(rows *sql.Rows) (bool, error) {
-		var sender string
-		var messages int
-		var bytes int64
+		var sender sql.NullString // none in the row that has the limit
+		var messages int64
+		var bytes sql.NullInt64
 		var last sql.RawBytes
 		if err := rows.Scan(&sender, &messages, &bytes, &last); err != nil {
 			return false, err
 		}
+		if !sender.Valid {
+			t.Own = ownLimit(messages)
+			return true, nil
+		}
 		if t.Senders == nil {
 			t.Senders = make(map[string]int)
 		}
-		t.Senders[sender] = messages
-		t.Messages += messages
-		t.Bytes += bytes
+		t.Senders[sender.String] = int(messages)
+		t.Messages += int(messages)
+		t.Bytes += bytes.Int64
 		id, err := readID(last)
 		if id.Compare(t.Last) > 0 {
 			t.Last = id
@@ -158,7 +179,7 @@ func (s *SQLite) Scan(ctx context.Context, user string, in Range, yield func(Row
 	return s.query(ctx, query, func(rows *sql.Rows) (bool, error) {
 		var r Row
 		var err error
-		if err = rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw); err != nil {
+		if err = rows.Scan(&id, &r.Sender, &r.Bytes, &r.Raw, &r.Expires); err != nil {
 			return false, err
 		}
 		if r.ID, err = readID(id); err != nil {
@@ -169,8 +190,61 @@ func (s *SQLite) Scan(ctx context.Context, user string, in Range, yield func(Row
 }
 
 // Users implements [Backend].
-func (s *SQLite) Users(ctx context.Context, after string, n int) (users []string, err error) {
-	err = s.query(ctx, sqliteUsers, func(rows *sql.Rows) (bool, error) {
+func (s *SQLite) Users(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, sqliteUsers, after, n)
+}
+
+// Marks implements [Backend].
+func (s *SQLite) Marks(ctx context.Context, user, sender string, thread [16]byte) (found []Row, err error) {
+	least, most := markRange(thread)
+	err = s.query(ctx, sqliteMarks, func(rows *sql.Rows) (bool, error) {
+		r, err := readMarked(rows)
+		r.Sender = sender
+		found = append(found, r)
+		return true, err
+	}, user, sender, least, most)
+	return found, err
+}
+
+// markRange is the least and the greatest of all marks in a thread.
+func markRange(thread [16]byte) (least, most []byte) {
+	return append(thread[:len(thread):len(thread)], 0), append(thread[:len(thread):len(thread)], 0xff)
+}
+
+func readMarked(rows *sql.Rows) (r Row, err error) {
+	var id, mark sql.RawBytes
+	if err = rows.Scan(&id, &r.Bytes, &mark); err == nil {
+		r.Mark = readMark(mark)
+		r.ID, err = readID(id)
+	}
+	return r, err
+}
+
+// Due implements [Backend].
+func (s *SQLite) Due(ctx context.Context, now int64, after Due, n int) (due []Due, err error) {
+	err = s.query(ctx, sqliteDue, func(rows *sql.Rows) (bool, error) {
+		d, err := readDue(rows)
+		due = append(due, d)
+		return true, err
+	}, now, after.Expires, after.User, after.ID[:], n)
+	return due, err
+}
+
+func readDue(rows *sql.Rows) (d Due, err error) {
+	var id sql.RawBytes
+	if err = rows.Scan(&d.Expires, &d.User, &id); err == nil {
+		d.ID, err = readID(id)
+	}
+	return d, err
+}
+
+// Choosers implements [Backend].
+func (s *SQLite) Choosers(ctx context.Context, after string, n int) ([]string, error) {
+	return s.names(ctx, sqliteChoosers, after, n)
+}
+
+func (s *SQLite) names(ctx context.Context, query, after string, n int) (users []string, err error) {
+	err = s.query(ctx, query, func(rows *sql.Rows) (bool, error) {
 		var user string
 		err := rows.Scan(&user)
 		users = append(users, user)

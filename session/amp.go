@@ -113,20 +113,20 @@ func (sv *Service) storeByRules(rules *amp.Ruleset, from *Session, user stanza.A
 	}
 	notify, decides, decided := rules.Decide(o)
 	if decided {
-		return Dropped, true, sv.ruled(from, st, notify, decides)
+		return Verdict{}, true, sv.ruled(from, st, notify, decides)
 	}
 	v, err := sv.store(from, user, st, false)
 	if err != nil {
 		return v, false, err
 	}
-	switch v {
+	switch v.Fate {
 	case Kept:
 		err = sv.notified(from, st, notify)
 	case Dropped:
 		if o.Delivery == amp.None {
 			err = sv.notified(from, st, notify)
 		}
-	case Refused, Full, Off: // Unroutable has the last word
+	case Refused: // Unroutable has the last word
 		return v, false, nil
 	}
 	return v, true, err

@@ -116,7 +116,7 @@ func (sv *Service) routeMessage(from *Session, st *stanza.Stanza) error {
 		if string(st.TypeRaw()) == "error" {
 			return nil
 		}
-		return sv.Unroutable(from, st, Dropped)
+		return sv.Unroutable(from, st, Verdict{})
 	}
 	for {
 		if err := sv.forward(from, user, opMessage, st); !errors.Is(err, errHere) {

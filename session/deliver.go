@@ -165,7 +165,7 @@ func (s *Session) overLocked(size int) bool {
 
 // frame is what goes over the wire for an entry: a stanza that waited gets a delay stamp (XEP-0198 §5, XEP-0203).
 func (s *Session) frame(e *entry) []byte {
-	if e.flags&held == 0 || e.st.Kind() != stanza.Message || e.st.Payloads()&stanza.Delay != 0 || e.st.ID.IsZero() {
+	if e.flags&held == 0 || e.st.Kind() != stanza.Message || e.st.DelayedBy(s.addr.Server()) || e.st.ID.IsZero() {
 		return e.st.Raw()
 	}
 	return e.st.Rewrite(stanza.Edit{
@@ -180,7 +180,7 @@ func (sv *Service) Store(from *Session, user stanza.Addr, st *stanza.Stanza) (v 
 		return sv.storeByRules(rules, from, user, st)
 	}
 	v, err = sv.store(from, user, st, false)
-	return v, v == Kept || v == Dropped, err
+	return v, v.Fate != Refused, err
 }
 
 // Exists tells Router whether there is such a user.
@@ -193,7 +193,7 @@ func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, for
 	if err != nil {
 		return verdict, err
 	}
-	switch verdict {
+	switch verdict.Fate {
 	case Kept:
 		sv.metrics.outcomes[stored].Inc()
 	case Dropped:
@@ -218,13 +218,18 @@ func (sv *Service) store(from *Session, user stanza.Addr, st *stanza.Stanza, for
 
 // unstore takes messages out of the mailbox: their recipient has them.
 func (sv *Service) unstore(user stanza.Addr, ids []stanza.ID) {
+	sv.takeOut(user, ids, sv.mailbox.Remove)
+}
+
+// takeOut has remove, a method of the mailbox, take messages out, and the journal know that.
+func (sv *Service) takeOut(user stanza.Addr, ids []stanza.ID, remove func(stanza.Addr, ...stanza.ID) error) {
 	if len(ids) == 0 {
 		return
 	}
 	if err := sv.journal.IDs(journal.KindUnstored, user, ids); err != nil {
 		sv.log.Error("removal from mailbox not recorded", "error", err)
 	}
-	if err := sv.mailbox.Remove(user, ids...); err != nil {
+	if err := remove(user, ids...); err != nil {
 		sv.log.Error("message not removed from mailbox", "error", err)
 	}
 }

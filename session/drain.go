@@ -101,6 +101,8 @@ func (s *Session) pageRoomLocked() (count, bytes int) {
 // givePage puts a page into the outbox. It reports false when that has to go on later.
 func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
 	one := [1]*Session{s}
+	var late []overdue
+	defer func() { sv.tellLate(late) }()
 	for _, m := range page {
 		held := sv.heldElsewhere(t, s, m.ID)
 		s.mu.Lock()
@@ -122,6 +124,9 @@ func (sv *Service) givePage(t Table, s *Session, page []*stanza.Stanza) bool {
 			}
 			if n == 0 {
 				return false // it is ending, and what is left is handed on then
+			}
+			if rules := sv.lateRules(m); len(rules) > 0 {
+				late = append(late, overdue{m, rules})
 			}
 		}
 		s.mu.Lock()

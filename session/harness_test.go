@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"holdfast/amp"
 	"holdfast/internal/journal"
 	"holdfast/offline"
 	"holdfast/route"
@@ -258,7 +259,9 @@ func (r *fakeRoster) Pending(context.Context, stanza.Addr) ([][]byte, error) { r
 type fakeMailbox struct {
 	mu    sync.Mutex
 	boxes map[stanza.Addr][]*stanza.Stanza
-	limit int // messages for one user, 0 for no limit
+	limit int                 // messages for one user, 0 for no limit
+	own   map[stanza.Addr]int // what users chose, -1 for any number
+	fixed bool                // they may not
 	err   error
 }
 
@@ -270,24 +273,34 @@ func (m *fakeMailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (Ve
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
-		return Refused, m.err
+		return Verdict{Fate: Refused}, m.err
 	}
 	switch offline.Decide(st, offline.DefaultConfig().Policy).Action {
 	case offline.Drop:
-		return Dropped, nil
+		return Verdict{}, nil
 	case offline.Store:
 	default:
-		return Refused, nil
+		return Verdict{Fate: Refused, Why: "of this kind"}, nil
 	}
 	if !force && m.limit > 0 && len(m.boxes[user]) >= m.limit {
-		return Full, nil
+		return Verdict{Fate: Refused, Why: "full"}, nil
 	}
 	m.insertLocked(user, st)
-	return Kept, nil
+	return Verdict{Fate: Kept}, nil
 }
 
 func (m *fakeMailbox) Storable(st *stanza.Stanza) bool {
 	return offline.Decide(st, offline.DefaultConfig().Policy).Action == offline.Store
+}
+
+// Overdue knows of rules alone.
+func (m *fakeMailbox) Overdue(st *stanza.Stanza) bool {
+	rules, _, _ := amp.Of(st)
+	if rules == nil {
+		return false
+	}
+	at, ok := rules.Expires()
+	return ok && !time.Now().Before(at)
 }
 
 func (m *fakeMailbox) insertLocked(user stanza.Addr, st *stanza.Stanza) {
@@ -307,7 +320,7 @@ func (m *fakeMailbox) Page(user stanza.Addr, after stanza.ID, count, _ int) (pag
 	}
 	for _, st := range m.boxes[user] {
 		switch {
-		case st.ID.Compare(after) <= 0:
+		case st.ID.Compare(after) <= 0, m.Overdue(st):
 		case len(page) == count:
 			return page, true, nil
 		default:
@@ -317,6 +330,10 @@ func (m *fakeMailbox) Page(user stanza.Addr, after stanza.ID, count, _ int) (pag
 		}
 	}
 	return page, false, nil
+}
+
+func (m *fakeMailbox) Peek(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {
+	return m.Page(user, after, count, bytes)
 }
 
 func (m *fakeMailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {
@@ -338,11 +355,43 @@ func (m *fakeMailbox) Count(user stanza.Addr) (int, error) {
 	return len(m.boxes[user]), m.err
 }
 
-// bodies lists what a mailbox holds.
 func (m *fakeMailbox) Purge(user stanza.Addr) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.boxes, user)
+	return m.err
+}
+
+func (m *fakeMailbox) Forget(user stanza.Addr) error {
+	m.mu.Lock()
+	delete(m.own, user)
+	m.mu.Unlock()
+	return m.Purge(user)
+}
+
+func (m *fakeMailbox) MayChoose() bool { return !m.fixed }
+
+func (m *fakeMailbox) PairLimit(user stanza.Addr) (n int, limited bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if own, ok := m.own[user]; ok {
+		return max(own, 0), own >= 0, m.err
+	}
+	return 100, true, m.err
+}
+
+func (m *fakeMailbox) Choose(user stanza.Addr, n int, limited bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fixed {
+		return notAllowed
+	}
+	if m.own == nil {
+		m.own = make(map[stanza.Addr]int)
+	}
+	if m.own[user] = n; !limited {
+		m.own[user] = -1
+	}
 	return m.err
 }
 
@@ -363,6 +412,7 @@ func (m *fakeMailbox) Discard(user stanza.Addr, ids ...stanza.ID) error {
 
 func (m *fakeMailbox) Room(context.Context) error { return nil }
 
+// bodies lists what a mailbox holds.
 func (m *fakeMailbox) bodies(user stanza.Addr) (all []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -116,13 +116,17 @@ var (
 	errNoNode            = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound} // of disco, XEP-0013
 )
 
+// serversWords are what a client cannot say for the server: that it delayed something (XEP-0203), or shows what it kept
+// (XEP-0013 §2.4). A delay of somebody else, say of a room's, is the client's to pass on.
+const serversWords = stanza.Delay | stanza.Retrieved
+
 // message routes a message of the client (RFC 6121 §5, §8).
 func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 	sv := s.sv
 	if to.IsZero() {
 		to = s.addr.Bare() // RFC 6120 §10.3.1
 	}
-	edit := stanza.Edit{From: s.addr, To: to}
+	edit := stanza.Edit{From: s.addr, To: to, Without: serversWords, DelayBy: sv.ours}
 	if sv.here(to.Bare()) {
 		edit.ID, edit.IDBy = stanza.NewID(), to.Bare() // else the home gives it one
 	}
@@ -165,20 +169,12 @@ func (sv *Service) Unroutable(from *Session, st *stanza.Stanza, why Verdict) err
 			return err
 		}
 	}
-	cond := serviceUnavailable
 	sv.metrics.outcomes[refused].Inc()
-	switch why {
-	case Full:
-		cond.Text = map[string]string{"en": "the recipient's offline storage is full"}
-	case Off:
-		cond.Text = map[string]string{"en": "Bounce offline message"}
-	case Refused, Kept, Dropped:
-	}
 	if from == nil {
-		sv.bounce(st, cond)
+		sv.bounce(st, why.condition())
 		return nil
 	}
-	return from.reply(st, cond)
+	return from.reply(st, why.condition())
 }
 
 // Resend gives a message whose receipt is overdue to the sessions that can't have had it: those that became available
@@ -194,7 +190,7 @@ func (sv *Service) Resend(st *stanza.Stanza) (n int, err error) {
 			err = ErrElsewhere // and so is the entry that asks for this
 			return
 		}
-		if t.Draining() != nil {
+		if t.Draining() != nil || sv.mailbox.Overdue(st) {
 			return
 		}
 		var fresh []*Session
@@ -233,7 +229,7 @@ func (sv *Service) Fallback(st *stanza.Stanza) (kept bool, err error) {
 			s.mu.Unlock()
 		}
 		var verdict Verdict
-		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict != Kept {
+		if verdict, err = sv.mailbox.Store(st.To.Bare(), st, true); err != nil || verdict.Fate != Kept {
 			return
 		}
 		kept = true

@@ -41,6 +41,8 @@ func (sv *Service) handlers() map[iqKey]iqHandler {
 		{stanza.NSRoster, "query"}: rosterQuery,
 		{nsRegister, "query"}:      registerQuery,
 		{nsOffline, "offline"}:     mailboxQuery,
+
+		{nsMsgOffline, "msgoffline"}: ownLimitQuery,
 	}
 }
 
@@ -194,11 +196,16 @@ func tzo(t time.Time) string {
 // What XEP-0030 answers for the domain and for an account.
 var (
 	domainFeatures = []string{
-		nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, "msgoffline", nsOffline, stanza.NSStanzaID, stanza.NSDelay,
+		nsDiscoInfo, nsDiscoItems, nsPing, nsVersion, nsTime, nsOffline, stanza.NSStanzaID, stanza.NSDelay,
 		stanza.NSRoster, "urn:xmpp:features:pre-approval",
 	}
-	accountInfo = info("category='account' type='registered'", []string{nsDiscoInfo, stanza.NSStanzaID})
+	accountFeatures = []string{nsDiscoInfo, stanza.NSStanzaID}
+	accountInfo     = info(registered, accountFeatures)
+	// ownInfo is what an account's user is told who may choose a limit.
+	ownInfo = info(registered, append(slices.Clone(accountFeatures), nsMsgOffline))
 )
+
+const registered = "category='account' type='registered'"
 
 func info(identity string, features []string) []byte {
 	var b strings.Builder
@@ -220,6 +227,8 @@ func discoInfo(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 		return mailboxInfo(s)
 	case q.Attr("node") != "":
 		return nil, errNoNode
+	case st.To.Local() != "" && s.sv.mailbox.MayChoose():
+		return ownInfo, nil
 	case st.To.Local() != "":
 		return accountInfo, nil
 	}
@@ -227,8 +236,11 @@ func discoInfo(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 }
 
 // domainInfoOf is what the domain answers, by what is switched on.
-func domainInfoOf(registers, rules bool) []byte {
+func domainInfoOf(stores, registers, rules bool) []byte {
 	features := slices.Clone(domainFeatures)
+	if stores {
+		features = append(features, nsMsgOffline) // XEP-0160 §4
+	}
 	if registers {
 		features = append(features, nsRegister)
 	}

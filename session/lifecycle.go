@@ -91,7 +91,7 @@ func (sv *Service) hold(s *Session) {
 // when none is attached; when the session belongs to another stream meanwhile, nothing happens.
 func (sv *Service) end(s *Session, st *stream) {
 	var queue []entry
-	var refused []*stanza.Stanza
+	var refused []refusal
 	var err error
 	first := sv.retire(s, st, func(t Table) { queue, refused, err = sv.requeueLocked(s, t) })
 	if !first {
@@ -116,7 +116,7 @@ func (sv *Service) end(s *Session, st *stream) {
 
 // settleEnd buries an ended session once its queue is somewhere else. While a store fails the session stays in the
 // journal and in checkpoints, and what is left of its queue is tried again.
-func (sv *Service) settleEnd(s *Session, queue []entry, refused []*stanza.Stanza, err error) {
+func (sv *Service) settleEnd(s *Session, queue []entry, refused []refusal, err error) {
 	sv.refuse(queue, refused)
 	if err == nil {
 		sv.bury(s)
@@ -198,7 +198,7 @@ func (sv *Service) bury(s *Session) {
 // requeueLocked hands on what the client did not acknowledge, oldest first, under the user's lock: messages to the
 // user's other sessions that would get them, else to the mailbox. It returns what is to be answered with an error:
 // IQ requests, and messages that the mailbox refused. An error leaves the rest of the queue where it is.
-func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused []*stanza.Stanza, err error) {
+func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused []refusal, err error) {
 	var others []*Session
 	for {
 		s.mu.Lock()
@@ -215,12 +215,12 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 		case stanza.IQ:
 			requests = append(requests, e)
 		case stanza.Message:
-			kept, err := sv.handOn(t, s, e, others)
+			v, err := sv.handOn(t, s, e, others)
 			if err != nil {
 				return requests, refused, err
 			}
-			if !kept {
-				refused = append(refused, e.st)
+			if v.Fate == Refused {
+				refused = append(refused, refusal{e.st, v})
 			}
 		}
 		// Only now: what is out of the queue is somewhere else.
@@ -234,19 +234,23 @@ func (sv *Service) requeueLocked(s *Session, t Table) (requests []entry, refused
 	}
 }
 
-// handOn finds another place for one message of an ended session. It reports false when the mailbox refuses it.
-func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (bool, error) {
+// handOn finds another place for one message of an ended session. The Verdict is the mailbox's, or Kept.
+func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (Verdict, error) {
+	kept := Verdict{Fate: Kept}
 	if onlyShown(e.st) || e.flags&fromMailbox != 0 && chosenLocked(t) {
-		return true, nil // it is in the mailbox, for who reads that by itself
+		return kept, nil // it is in the mailbox, for who reads that by itself
 	}
 	if e.copies != nil && (e.copies.open.Load() > 1 || e.copies.acked.Load() || e.copies.restored && sv.hadCopy(t, s, e.st.ID)) {
 		e.copies.open.Add(-1)
-		return true, nil // another of the user's clients has it
+		return kept, nil // another of the user's clients has it
 	}
 	if e.flags&awaits != 0 && !sv.receipts.Waits(e.st.ID) {
-		return true, nil // its receipt came from elsewhere, or it was given up
+		return kept, nil // its receipt came from elsewhere, or it was given up
 	}
 	others = slices.DeleteFunc(others, func(o *Session) bool { return o.wasGiven(e.st.ID) })
+	if sv.mailbox.Overdue(e.st) {
+		others = nil // the mailbox tells of it who wants to know
+	}
 	if rerouted(e.st) && len(others) > 0 {
 		to, flags := others, e.flags&(awaits|fromMailbox)
 		if flags&fromMailbox != 0 {
@@ -255,21 +259,20 @@ func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (bool
 				to[0] = d
 			}
 			if to[0].takes(e.st.ID) {
-				return true, nil // it had it out of the mailbox itself
+				return kept, nil // it had it out of the mailbox itself
 			}
 		}
 		if n, err := sv.deliver(nil, e.st, to, flags); err != nil || n > 0 {
-			return true, err
+			return kept, err
 		}
 	}
 	if e.flags&fromMailbox != 0 {
-		return true, nil // it is still there
+		return kept, nil // it is still there
 	}
 	if gone, err := sv.userGone(s.addr.Bare(), e.st.ID); err != nil || gone {
-		return true, err // its recipient's account is gone
+		return kept, err // its recipient's account is gone
 	}
-	verdict, err := sv.store(nil, s.addr.Bare(), e.st, true)
-	return verdict == Kept || verdict == Dropped, err
+	return sv.store(nil, s.addr.Bare(), e.st, true)
 }
 
 // hadCopy reports whether another session of the user got a copy of a message that went to several: one that is available
@@ -320,13 +323,19 @@ func rerouted(st *stanza.Stanza) bool {
 	return true
 }
 
+// refusal is a message that the mailbox does not take.
+type refusal struct {
+	st      *stanza.Stanza
+	verdict Verdict
+}
+
 // refuse answers what nobody will get.
-func (sv *Service) refuse(requests []entry, refused []*stanza.Stanza) {
+func (sv *Service) refuse(requests []entry, refused []refusal) {
 	for _, e := range requests {
 		sv.bounce(e.st, serviceUnavailable)
 	}
-	for _, m := range refused {
-		sv.bounce(m, serviceUnavailable)
+	for _, r := range refused {
+		sv.bounce(r.st, r.verdict.condition())
 	}
 }
 

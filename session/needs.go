@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 
+	mstanza "mellium.im/xmpp/stanza"
+
 	"holdfast/internal/journal"
 	"holdfast/stanza"
 )
@@ -71,10 +73,14 @@ type Mailbox interface {
 	Store(user stanza.Addr, st *stanza.Stanza, force bool) (Verdict, error)
 	// Page returns the next messages after an id, each with its delay stamp, oldest first.
 	Page(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
+	// Peek is Page for a look at the mailbox, of which nothing is delivered.
+	Peek(user stanza.Addr, after stanza.ID, count, bytes int) (page []*stanza.Stanza, more bool, err error)
 	// Remove takes messages out; ids that are not there do not matter.
 	Remove(user stanza.Addr, ids ...stanza.ID) error
 	// Storable says whether the policy would keep st at all.
 	Storable(st *stanza.Stanza) bool
+	// Overdue says whether a message says itself that it is not worth anything any more (XEP-0023, XEP-0079 §4.3.2).
+	Overdue(st *stanza.Stanza) bool
 	// Empty is cheap.
 	Empty(user stanza.Addr) (bool, error)
 	// Count is how many there are; the first time it is asked of a user it may cost a query.
@@ -87,18 +93,45 @@ type Mailbox interface {
 	Discard(user stanza.Addr, ids ...stanza.ID) error
 	// Room waits while the store has too much to write. Nothing may be locked.
 	Room(ctx context.Context) error
+	OwnLimits
 }
 
-// Verdict is what the mailbox's policy said.
-type Verdict uint8
+// OwnLimits are what users choose about their mailboxes.
+type OwnLimits interface {
+	// MayChoose says whether the operator lets them.
+	MayChoose() bool
+	// PairLimit is how many messages of one sender are kept for user; limited is false for any number.
+	PairLimit(user stanza.Addr) (n int, limited bool, err error)
+	// Choose sets that, and returns when it is kept for good. Errors with an IQ error in them (mellium's stanza.Error) are
+	// told to the client.
+	Choose(user stanza.Addr, n int, limited bool) error
+	// Forget is Purge, and forgets what the user chose, for an account that is removed. It returns when that is done for good.
+	Forget(user stanza.Addr) error
+}
+
+// Verdict is what the mailbox's policy said. The zero Verdict is that of a mailbox that was not asked. It is comparable.
+type Verdict struct {
+	Fate Fate
+	Why  string // for the sender of what is Refused, in English; "" when there is nothing to say
+}
+
+// Fate is what becomes of a message.
+type Fate uint8
 
 const (
-	Dropped Verdict = iota // not to be stored and not worth an error
+	Dropped Fate = iota // not to be stored and not worth an error
 	Kept
 	Refused // the sender gets service-unavailable (RFC 6121 §8.5.2.2)
-	Full    // likewise, because a limit is reached
-	Off     // likewise, because nothing is stored for anybody
 )
+
+// condition is the error for the sender of what is Refused.
+func (v Verdict) condition() mstanza.Error {
+	cond := serviceUnavailable
+	if v.Why != "" {
+		cond.Text = map[string]string{"en": v.Why}
+	}
+	return cond
+}
 
 // Receipts is the packet cache: messages that await their receipt (XEP-0184), and the rules for what proves one.
 type Receipts interface {

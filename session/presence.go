@@ -40,7 +40,7 @@ func (s *Session) presenceIn(e *stanza.Element, to stanza.Addr) error {
 // broadcast is presence without an address: initial, changed, or unavailable (§4.2, §4.4, §4.5).
 func (s *Session) broadcast(e *stanza.Element, available bool) error {
 	sv := s.sv
-	st := e.Rewrite(stanza.Edit{From: s.addr})
+	st := e.Rewrite(stanza.Edit{From: s.addr, Without: serversWords, DelayBy: sv.ours})
 	if !available {
 		return s.unavailable(st)
 	}
@@ -266,7 +266,7 @@ func (s *Session) directedPresence(e *stanza.Element, to stanza.Addr, available 
 	if to.IsZero() {
 		return nil
 	}
-	st := e.Rewrite(stanza.Edit{From: s.addr, To: to})
+	st := e.Rewrite(stanza.Edit{From: s.addr, To: to, Without: serversWords, DelayBy: s.sv.ours})
 	if !s.sv.Local(to) {
 		return s.reply(st, remoteServerNotFound)
 	}

@@ -138,7 +138,7 @@ func (sv *Service) userRemoved(user stanza.Addr) error {
 	if err := sv.journal.IDs(journal.KindUnstored, user, nil); err != nil {
 		return err
 	}
-	if err := sv.mailbox.Purge(user); err != nil {
+	if err := sv.mailbox.Forget(user); err != nil {
 		return errors.Join(ErrBusy, err)
 	}
 	return nil

@@ -21,7 +21,7 @@ import (
 // A shown message has no stanza id there: it is no place where the message is, only a look at it.
 
 const (
-	nsOffline = "http://jabber.org/protocol/offline"
+	nsOffline = stanza.NSOffline
 	nsRSM     = "http://jabber.org/protocol/rsm"
 )
 
@@ -170,7 +170,7 @@ func mailboxHeaders(s *Session, q stanza.Child) ([]byte, error) {
 	var first stanza.ID
 	for more && n < most {
 		var page []*stanza.Stanza
-		if page, more, err = s.sv.mailbox.Page(user, after, min(headerPage, most-n), pageBytes); err != nil {
+		if page, more, err = s.sv.mailbox.Peek(user, after, min(headerPage, most-n), pageBytes); err != nil {
 			return nil, err
 		}
 		for _, m := range page {
@@ -263,7 +263,7 @@ func (s *Session) look(id stanza.ID) (*stanza.Stanza, error) {
 	if id.IsZero() {
 		return nil, nil
 	}
-	page, _, err := s.sv.mailbox.Page(s.addr.Bare(), before(id), 1, 1)
+	page, _, err := s.sv.mailbox.Peek(s.addr.Bare(), before(id), 1, 1)
 	if err != nil || len(page) == 0 || page[0].ID != id {
 		return nil, err
 	}
@@ -369,7 +369,7 @@ func (sv *Service) showMore(s *Session) {
 // showPage shows some messages, and reports whether there are others to come.
 func (sv *Service) showPage(s *Session, x *show, count, bytes int) (more bool, err error) {
 	if x.all {
-		page, more, err := sv.mailbox.Page(s.addr.Bare(), x.after, count, bytes)
+		page, more, err := sv.mailbox.Peek(s.addr.Bare(), x.after, count, bytes)
 		if err != nil {
 			return true, err
 		}
@@ -414,8 +414,7 @@ func (sv *Service) showOne(s *Session, m *stanza.Stanza) error {
 
 // onlyShown reports whether a message in an outbox is in the mailbox, which it was only shown from.
 func onlyShown(st *stanza.Stanza) bool {
-	_, ok := st.Find(nsOffline, "offline")
-	return ok && st.ID.IsZero() && st.Kind() == stanza.Message
+	return st.Payloads().Has(stanza.Retrieved) && st.ID.IsZero() && st.Kind() == stanza.Message
 }
 
 func (sv *Service) retryShow(s *Session) {

@@ -31,6 +31,8 @@ type Parts struct {
 	Log       *slog.Logger
 	// Registration offers XEP-0077 to strangers.
 	Registration bool
+	// NoStorage: nothing is kept for users who are away, so offline storage is not announced.
+	NoStorage bool
 	// Version is what XEP-0092 answers.
 	Version string
 }
@@ -40,7 +42,8 @@ type Service struct {
 	// static
 	cfg      Config
 	domains  map[string]stanza.Addr
-	first    stanza.Addr // the domain that a header without `to` means
+	ours     func(stanza.Addr) bool // whether an address is one of the domains
+	first    stanza.Addr            // the domain that a header without `to` means
 	auth     Authenticator
 	accounts Accounts
 	router   Router
@@ -111,9 +114,10 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d
 	}
+	sv.ours = func(a stanza.Addr) bool { return a == sv.domains[a.Domain()] }
 	// No earlier process can have given out what this one does, whatever is still in the journal.
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
-	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)
+	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(!p.NoStorage, sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)
 	sv.ctx, sv.stop = context.WithCancel(context.Background())
 	sv.intake, sv.refuseIntake = context.WithCancel(sv.ctx)
 	sv.settle.wake = make(chan struct{}, 1)

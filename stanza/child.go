@@ -50,6 +50,9 @@ func (c Child) Is(space, name string) bool {
 	return string(c.Name()) == name && string(c.Space()) == space
 }
 
+// kind is what Payloads says of c; a <body/> counts as one though it may be empty.
+func (c Child) kind() Payload { return classify(c.Name(), c.Space()) }
+
 // Raw returns the whole child. Prefixes, and the default namespace, may be declared outside of it.
 func (c Child) Raw() []byte {
 	if c.e == nil {

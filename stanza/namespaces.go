@@ -24,6 +24,8 @@ const (
 	NSMUCUser    = "http://jabber.org/protocol/muc#user"
 	NSCaps       = "http://jabber.org/protocol/caps"
 	NSAMP        = "http://jabber.org/protocol/amp"
+	NSExpire     = "jabber:x:expire"
+	NSOffline    = "http://jabber.org/protocol/offline"
 
 	// NSXML and NSXMLNS are bound to the prefixes xml and xmlns without a declaration (XML-NAMES §3).
 	NSXML   = "http://www.w3.org/XML/1998/namespace"

@@ -27,6 +27,8 @@ const (
 	MUC                                      // http://jabber.org/protocol/muc and #user, x (XEP-0045)
 	Caps                                     // http://jabber.org/protocol/caps c (XEP-0115)
 	AMP                                      // http://jabber.org/protocol/amp amp (XEP-0079)
+	Expire                                   // jabber:x:expire x (XEP-0023)
+	Retrieved                                // http://jabber.org/protocol/offline offline (XEP-0013)
 	Unknown                                  // at least one child that is none of these
 )
 
@@ -100,6 +102,14 @@ func classify(local, space []byte) Payload {
 	case NSAMP:
 		if string(local) == "amp" {
 			return AMP
+		}
+	case NSExpire:
+		if string(local) == "x" {
+			return Expire
+		}
+	case NSOffline:
+		if string(local) == "offline" {
+			return Retrieved
 		}
 	case NSCaps:
 		if string(local) == "c" {

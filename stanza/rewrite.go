@@ -13,6 +13,11 @@ type Edit struct {
 	ID   ID
 	IDBy Addr
 
+	// Without leaves out the children of these kinds, which may be among Delay, Expire and Retrieved; of Delay only
+	// those whose from is an address for which DelayBy is true. It costs nothing where there are none.
+	Without Payload
+	DelayBy func(Addr) bool
+
 	// Append is children to add before the end tag, well-formed, each with its own xmlns. What is not well-formed
 	// is not added: it would end the stream of everybody who gets it.
 	Append []byte
@@ -223,12 +228,22 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 	if old.children.n >= inline {
 		st.children.more = make([]child, 0, old.children.n-inline+1)
 	}
+	without := ed.Without & old.payloads
+	kept := Payload(0) // of without
 	at := old.content
 	delta := st.content - old.content // modulo 2^32
 	space, shifted := old.space, st.space
 	for i := range old.children.n {
 		c := *old.children.at(i)
-		if strip && forged(Child{old, i}, ed.IDBy) {
+		leave := strip && forged(Child{old, i}, ed.IDBy)
+		if without != 0 && !leave {
+			kind := Child{old, i}.kind() & without
+			leave = kind != 0 && (kind != Delay || delayBy(Child{old, i}, ed.DelayBy))
+			if !leave {
+				kept |= kind
+			}
+		}
+		if leave {
 			r.out = append(r.out, old.raw[at:c.start]...)
 			at = c.end
 			delta -= c.end - c.start
@@ -243,6 +258,7 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 		st.children.push(c)
 	}
 	r.out = append(r.out, old.raw[at:old.contentEnd]...)
+	st.payloads = st.payloads&^without | kept
 	if !stamp {
 		return
 	}
@@ -257,6 +273,16 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 	c.content = c.end
 	st.children.push(c)
 	st.payloads |= StanzaID
+}
+
+// delayBy reports whether c says that it was delayed by an address of a kind.
+func delayBy(c Child, kind func(Addr) bool) bool {
+	v, ok := c.AttrRaw("from")
+	if !ok {
+		return false
+	}
+	a, err := parseValue(v)
+	return err == nil && kind(a)
 }
 
 // forged reports whether c is a stanza id that claims to be by's. Spellings that mean the same address count.

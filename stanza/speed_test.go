@@ -13,6 +13,7 @@ func TestAllocs(t *testing.T) {
 		edit = Edit{From: juliet, To: romeo, ID: stampID, IDBy: romeo}
 		addr = []byte(juliet.String())
 		buf  = make([]byte, 0, 64)
+		less = Edit{From: juliet, To: romeo, ID: stampID, IDBy: romeo, Without: Delay | Retrieved, DelayBy: func(Addr) bool { return true }}
 		more = Edit{From: juliet, To: romeo, Append: []byte("<store xmlns='urn:xmpp:hints'/>")}
 	)
 	if err := e.Scan(raw, ordinary); err != nil {
@@ -25,6 +26,7 @@ func TestAllocs(t *testing.T) {
 	}{
 		{"Scan", 0, func() { _ = e.Scan(raw, ordinary) }},
 		{"Rewrite", 2, func() { e.Rewrite(edit) }},
+		{"Rewrite, with nothing to leave out", 2, func() { e.Rewrite(less) }},
 		{"Rewrite, with a child", 2, func() { e.Rewrite(more) }},
 		{"Find", 0, func() { e.Find(NSReceipts, "request") }},
 		{"AttrRaw", 0, func() { e.AttrRaw("xmlns") }},

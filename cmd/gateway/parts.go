@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"time"
 
+	"holdfast/amp"
 	"holdfast/auth"
 	"holdfast/internal/journal"
 	"holdfast/internal/sqlx"
@@ -211,20 +213,18 @@ func (m mailbox) Store(user stanza.Addr, st *stanza.Stanza, force bool) (session
 		v, err = m.Put(m.ctx, user, st)
 	}
 	switch {
-	case err == offline.ErrFull && v.Action == offline.Drop: //nolint:errorlint // returned as it is
-		return session.Dropped, nil
-	case err == offline.ErrFull: //nolint:errorlint // likewise
-		return session.Full, nil
+	case err == offline.ErrFull: //nolint:errorlint // returned as it is
 	case err != nil:
-		return session.Refused, busy(err)
-	case v.Action == offline.Store:
-		return session.Kept, nil
-	case v.Action == offline.Drop:
-		return session.Dropped, nil
-	case v.Reason == offline.Disabled:
-		return session.Off, nil
+		return session.Verdict{Fate: session.Refused}, busy(err)
 	}
-	return session.Refused, nil
+	switch v.Action {
+	case offline.Store:
+		return session.Verdict{Fate: session.Kept}, nil
+	case offline.Drop:
+		return session.Verdict{Fate: session.Dropped}, nil
+	case offline.Bounce:
+	}
+	return session.Verdict{Fate: session.Refused, Why: v.Text()}, nil
 }
 
 func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {
@@ -232,6 +232,21 @@ func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*s
 	if err != nil {
 		return nil, false, err
 	}
+	out, err := m.stanzas(user, page)
+	return out, more, err
+}
+
+func (m mailbox) Peek(user stanza.Addr, after stanza.ID, count, bytes int) ([]*stanza.Stanza, bool, error) {
+	page, more, err := m.Mailbox.Peek(m.ctx, user, after, count, bytes)
+	if err != nil {
+		return nil, false, err
+	}
+	out, err := m.stanzas(user, page)
+	return out, more, err
+}
+
+// stanzas reads messages, and removes those that nobody can read.
+func (m mailbox) stanzas(user stanza.Addr, page []offline.Message) ([]*stanza.Stanza, error) {
 	out := make([]*stanza.Stanza, 0, len(page))
 	for _, msg := range page {
 		st, err := msg.Stanza(user)
@@ -239,13 +254,13 @@ func (m mailbox) Page(user stanza.Addr, after stanza.ID, count, bytes int) ([]*s
 			// It can never be delivered, and those behind it should be.
 			m.log.Error("stored message not readable, it is removed", "id", msg.ID, "error", err)
 			if err := m.Discard(user, msg.ID); err != nil {
-				return nil, false, err
+				return nil, err
 			}
 			continue
 		}
 		out = append(out, st)
 	}
-	return out, more, nil
+	return out, nil
 }
 
 func (m mailbox) Remove(user stanza.Addr, ids ...stanza.ID) error {
@@ -258,6 +273,25 @@ func (m mailbox) Count(user stanza.Addr) (int, error) { return m.Mailbox.Count(m
 
 func (m mailbox) Purge(user stanza.Addr) error { return m.Mailbox.Purge(m.ctx, user) }
 
+func (m mailbox) PairLimit(user stanza.Addr) (n int, limited bool, err error) {
+	return m.Mailbox.PairLimit(m.ctx, user)
+}
+
+// limitPatience is how long a user waits for the store to take a new limit.
+const limitPatience = time.Second
+
+func (m mailbox) Choose(user stanza.Addr, n int, limited bool) error {
+	ctx, cancel := context.WithTimeout(m.ctx, limitPatience)
+	defer cancel()
+	return m.Mailbox.Choose(ctx, user, offline.OwnLimit{Lifted: !limited, Messages: n})
+}
+
+func (m mailbox) Forget(user stanza.Addr) error {
+	ctx, cancel := context.WithTimeout(m.ctx, limitPatience)
+	defer cancel()
+	return m.Mailbox.Forget(ctx, user)
+}
+
 func (m mailbox) Upto(user stanza.Addr, to stanza.ID, most int) ([]stanza.ID, error) {
 	return m.Mailbox.Upto(m.ctx, user, to, most)
 }
@@ -267,6 +301,42 @@ func (m mailbox) Discard(user stanza.Addr, ids ...stanza.ID) error {
 }
 
 func (m mailbox) Room(ctx context.Context) error { return m.Mailbox.Room(ctx) }
+
+// expireAt is when a message with rules expires by them.
+func expireAt(st *stanza.Stanza) time.Time {
+	if rules, _, _ := amp.Of(st); rules != nil {
+		if at, ok := rules.Expires(); ok {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// expired has session take out of the mailbox what is over its own time.
+func expired(sv *session.Service, box *offline.Mailbox, log *slog.Logger) offline.Expired {
+	return func(ctx context.Context, user stanza.Addr, due []offline.Message) ([]stanza.ID, error) {
+		all := make([]*stanza.Stanza, 0, len(due))
+		var unreadable []stanza.ID
+		for _, msg := range due {
+			st, err := stanza.Parse(msg.Raw, msg.ID)
+			if err != nil {
+				log.Error("stored message not readable, it is removed", "id", msg.ID, "error", err)
+				unreadable = append(unreadable, msg.ID)
+				continue
+			}
+			all = append(all, st)
+		}
+		if err := box.Discard(ctx, user, unreadable...); err != nil {
+			return nil, err
+		}
+		gone, err := sv.Expired(user, all)
+		gone = append(gone, unreadable...)
+		if errors.Is(err, session.ErrElsewhere) {
+			return gone, nil // it is the other node's
+		}
+		return gone, err
+	}
+}
 
 // proofs is receipts and packetcache for session.
 type proofs struct {

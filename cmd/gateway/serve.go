@@ -132,6 +132,9 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	rosters := contacts{roster.New(cfg.Roster, g.kept.rosters, log, reg)}
 	cfg.Offline.Shared = g.kept.shared
+	if cfg.Session.AMP {
+		cfg.Offline.ExpireAt = expireAt
+	}
 	if cfg.Redis.URL != "" {
 		if g.cluster, err = joinCluster(ctx, cfg, g.kept, log, reg); err != nil {
 			return err
@@ -154,6 +157,7 @@ func (g *gateway) open(ctx context.Context) error {
 		Auth: authenticator{g.auth}, Accounts: accounts{g.auth}, NewRouter: newRouter, Roster: rosters, Subs: rosters,
 		Mailbox: mailbox{g.box, ctx, cfg.Offline.Policy, log}, Receipts: proofs{g.cache, cfg.Receipts.Policy()},
 		Metrics: session.NewMetrics(reg), Log: log, Registration: g.auth.RegistrationOffered(), Version: version(),
+		NoStorage: cfg.Offline.Storage != offline.StorageOn,
 	}
 	var recovered *resume.Recovered
 	if g.cluster != nil {
@@ -184,7 +188,7 @@ func (g *gateway) open(ctx context.Context) error {
 			if err := g.store.IDs(journal.KindUnstored, user, nil); err != nil {
 				return err
 			}
-			return g.box.Purge(ctx, user)
+			return g.box.Forget(ctx, user)
 		})
 	}
 	g.ws, err = ws.New(cfg.WS, log, reg, g.sessions.NewStream)
@@ -197,6 +201,7 @@ func (g *gateway) open(ctx context.Context) error {
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
+	g.run(func() { g.box.RunExpiry(ctx, expired(g.sessions, g.box, log)) })
 	g.run(func() { g.box.RunPurges(ctx, g.kept.purges, g.purge) })
 	g.run(func() { g.store.Run(ctx, live{g.sessions}, g.behind()...) })
 	if g.cluster == nil {

@@ -1,0 +1,8 @@
+-- +goose Up
+-- Milliseconds since 1970, UTC; 0 for a message that does not say when it expires.
+ALTER TABLE offline_message ADD COLUMN expires bigint NOT NULL DEFAULT 0;
+CREATE INDEX offline_message_expires ON offline_message (expires, recipient, id) WHERE expires > 0;
+
+-- +goose Down
+DROP INDEX offline_message_expires;
+ALTER TABLE offline_message DROP COLUMN expires;

@@ -27,8 +27,10 @@
 // A node shows that it lives by a counter in Redis. One that stands still for a lease, as seen by a node that could
 // reach Redis all that time, or whose subscription is gone (the kernel closes it when the process is killed), is
 // fenced: its journal and its mailbox are renamed in one step, so that it can write nothing more, however long it
-// slept. Then its estate is adopted as a restarted process takes up its own, and what still lies in its mailbox is
-// carried out. Until that is done others wait with what they have for it.
+// slept. Then its estate is adopted as a restarted process takes up its own, after those of the nodes that it had set out
+// to adopt, and what still lies in their mailboxes is carried out. Others go on sending to it meanwhile, the heir's own
+// clients too, so that nothing overtakes; after one round the mailbox is closed, the rest carried out, and it is said how
+// much of each sender that was. What did not get in goes to the new homes.
 //
 // # Goroutines
 //

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"holdfast/stanza"
 )
 
 // Values of Config.Registration.
@@ -26,6 +28,11 @@ type Config struct {
 
 	Registration     string `env:"REGISTRATION" desc:"in-band registration (XEP-0077): off, or open for everybody"`
 	RegistrationRate int    `env:"REGISTRATION_RATE" desc:"accounts a minute from one address (IPv6: one /64), attempts at taken names included; 0 for no limit"`
+
+	GuestContacts []string      `env:"GUEST_CONTACTS" desc:"comma-separated addresses (user@domain) that guests may write to, who log in without an account (SASL ANONYMOUS, XEP-0175); guests among them lets guests write to each other; empty: no guests"`
+	Guests        int           `env:"GUESTS" desc:"guests known at a time; 0 for no limit"`
+	GuestRate     int           `env:"GUEST_RATE" desc:"new guests a minute from one address (IPv6: one /64); 0 for no limit"`
+	GuestLifetime time.Duration `env:"GUEST_LIFETIME" desc:"how long after its last login a guest is forgotten, with the messages that wait for it; 0 keeps guests for ever"`
 }
 
 // DefaultConfig returns the settings that hold when nothing is set.
@@ -45,6 +52,9 @@ func DefaultConfig() Config {
 		HashParallel:     4,
 		Registration:     RegistrationOff,
 		RegistrationRate: 10,
+		Guests:           10_000,
+		GuestRate:        30,
+		GuestLifetime:    7 * 24 * time.Hour,
 	}
 }
 
@@ -76,6 +86,8 @@ func (c Config) Validate() error {
 		{"AUTH_CACHE", c.Cache},
 		{"AUTH_HASH_PARALLEL", c.HashParallel},
 		{"REGISTRATION_RATE", c.RegistrationRate},
+		{"GUESTS", c.Guests},
+		{"GUEST_RATE", c.GuestRate},
 	} {
 		if v.n < 0 {
 			return fmt.Errorf("%s must be 0 or more, not %d", v.name, v.n)
@@ -87,5 +99,25 @@ func (c Config) Validate() error {
 	if c.Registration != RegistrationOff && c.Registration != RegistrationOpen {
 		return fmt.Errorf("REGISTRATION accepts off or open, not %q", c.Registration)
 	}
-	return nil
+	if c.GuestLifetime != 0 && c.GuestLifetime < time.Minute {
+		return fmt.Errorf("GUEST_LIFETIME must be 0, or 1m or more, not %v", c.GuestLifetime)
+	}
+	_, _, err := c.guestContacts()
+	return err
+}
+
+// guestContacts reads GuestContacts.
+func (c Config) guestContacts() (contacts []stanza.Addr, eachOther bool, err error) {
+	for _, name := range c.GuestContacts {
+		if name = strings.TrimSpace(name); name == EachOther {
+			eachOther = true
+			continue
+		}
+		addr, err := stanza.ParseAddr(name)
+		if err != nil || addr.Local() == "" || !addr.IsBare() {
+			return nil, false, fmt.Errorf("GUEST_CONTACTS accepts user@domain and %s, not %q", EachOther, name)
+		}
+		contacts = append(contacts, addr)
+	}
+	return contacts, eachOther, nil
 }

@@ -103,6 +103,7 @@ func contract(t *testing.T, open func(*testing.T) func() Store) {
 			f(t, reopen(), reopen)
 		})
 	}
+	guestContract(run)
 	addrs := cmp.Comparer(func(a, b stanza.Addr) bool { return a == b })
 
 	run("create and load", func(t *testing.T, s Store, reopen func() Store) {

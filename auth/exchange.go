@@ -19,7 +19,8 @@ import (
 type Exchange struct {
 	s         *Service
 	mechanism string
-	family    *family // nil for PLAIN
+	family    *family // nil for PLAIN and ANONYMOUS
+	guest     bool    // ANONYMOUS
 	domain    string
 	from      netip.Addr
 	neg       *sasl.Negotiator
@@ -35,27 +36,21 @@ type Exchange struct {
 
 // Step takes the client's next message, without base64, and returns what to answer. With done, the challenge is the
 // additional data with success (nil for none) and User says who it is. An empty first message stands for no initial
-// response (RFC 6120 §6.4.2) and is answered with an empty challenge. The error is a Failure; the exchange is over
+// response (RFC 6120 §6.4.2) and is answered with an empty challenge, but for ANONYMOUS, which takes it for no trace. The error is a Failure; the exchange is over
 // then.
 func (e *Exchange) Step(ctx context.Context, response []byte) (challenge []byte, done bool, err error) {
 	if e.over {
 		return nil, false, MalformedRequest
 	}
-	if !e.started && !e.asked && len(response) == 0 {
+	if !e.guest && !e.started && !e.asked && len(response) == 0 {
 		e.asked = true
 		return []byte{}, false, nil
 	}
 	e.started = true
-	e.ctx = ctx
-	more, challenge, err := e.neg.Step(response)
-	e.ctx = nil
-	if err == nil && more {
+	if challenge, done, err = e.step(ctx, response); err == nil && !done {
 		return challenge, false, nil
 	}
 	e.over = true
-	if err == nil {
-		err = e.accept()
-	}
 	if err != nil {
 		failure := e.failed(ctx, err)
 		e.s.metrics.attempts.WithLabelValues(e.mechanism, failure.condition).Inc()
@@ -63,6 +58,19 @@ func (e *Exchange) Step(ctx context.Context, response []byte) (challenge []byte,
 	}
 	e.s.metrics.attempts.WithLabelValues(e.mechanism, "success").Inc()
 	return challenge, true, nil
+}
+
+func (e *Exchange) step(ctx context.Context, response []byte) (challenge []byte, done bool, err error) {
+	if e.guest {
+		return nil, true, e.anonymous(ctx, response)
+	}
+	e.ctx = ctx
+	more, challenge, err := e.neg.Step(response)
+	e.ctx = nil
+	if err == nil && !more {
+		err = e.accept()
+	}
+	return challenge, !more, err
 }
 
 // User is who logged in, a bare address, once Step said done.

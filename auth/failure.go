@@ -17,6 +17,9 @@ var (
 
 	// TooManyFailures is what a client hears whose address, or whose user's name, failed too often.
 	TooManyFailures = Failure{condition: "temporary-auth-failure", text: "too many failed authentications, try again in a minute"}
+
+	// TooManyGuests is what a guest hears when there are too many, or too many new ones from that address.
+	TooManyGuests = Failure{condition: "temporary-auth-failure", text: "too many guests, try again later"}
 )
 
 // Condition is the name of the element in <failure/>.

@@ -17,6 +17,7 @@ type memStore struct {
 	log      []memChange
 	seq      int64
 	loads    int
+	guests   map[stanza.Addr]time.Time
 	fail     error  // when set, every method fails with it
 	read     func() // when set, called once by Load, between reading and returning
 }
@@ -29,7 +30,9 @@ type memChange struct {
 	until    time.Time
 }
 
-func newMemStore() *memStore { return &memStore{accounts: make(map[stanza.Addr]Account)} }
+func newMemStore() *memStore {
+	return &memStore{accounts: make(map[stanza.Addr]Account), guests: make(map[stanza.Addr]time.Time)}
+}
 
 func (s *memStore) broken(err error) {
 	s.mu.Lock()
@@ -119,6 +122,7 @@ func (s *memStore) Remove(_ context.Context, user stanza.Addr) (int64, error) {
 		return 0, cmpErr(s.fail, ErrNotFound)
 	}
 	delete(s.accounts, user)
+	delete(s.guests, user)
 	return s.changedLocked(user, true), nil
 }
 
@@ -134,6 +138,38 @@ func (s *memStore) List(_ context.Context, after stanza.Addr, limit int) ([]Acco
 	}
 	slices.SortFunc(list, func(a, b Account) int { return strings.Compare(a.Addr.String(), b.Addr.String()) })
 	return list[:min(limit, len(list))], s.fail
+}
+
+func (s *memStore) Guest(_ context.Context, user stanza.Addr, limit int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, exists := s.accounts[user]
+	_, guest := s.guests[user]
+	switch {
+	case s.fail != nil:
+		return s.fail
+	case guest:
+	case limit > 0 && len(s.guests) >= limit:
+		return ErrGuests
+	case exists:
+		return ErrExists
+	default:
+		s.accounts[user] = Account{Addr: user, Created: time.Now().Truncate(time.Second), Version: s.changedLocked(user, false)}
+	}
+	s.guests[user] = time.Now()
+	return nil
+}
+
+func (s *memStore) IdleGuests(_ context.Context, before time.Time, limit int) (idle []stanza.Addr, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for user, seen := range s.guests {
+		if seen.Unix() < before.Unix() {
+			idle = append(idle, user)
+		}
+	}
+	slices.SortFunc(idle, func(a, b stanza.Addr) int { return s.guests[a].Compare(s.guests[b]) })
+	return idle[:min(limit, len(idle))], s.fail
 }
 
 func (s *memStore) Secret(context.Context) ([]byte, error) {

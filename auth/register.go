@@ -60,7 +60,7 @@ func (s *Service) register(ctx context.Context, domain, username, password strin
 		return ErrRegistrationOff
 	}
 	user, err := stanza.NewAddr(username, domain, "")
-	if err != nil || user.Local() == "" {
+	if err != nil || user.Local() == "" || IsGuest(user) {
 		return ErrNameNotAllowed
 	}
 	if _, err := saslprep(password); err != nil {
@@ -83,7 +83,7 @@ func (s *Service) register(ctx context.Context, domain, username, password strin
 // ChangePassword gives an authenticated user another password (XEP-0077 §3.3). The error is a RegistrationError.
 func (s *Service) ChangePassword(ctx context.Context, user stanza.Addr, password string) error {
 	err := error(ErrRegistrationOff)
-	if s.RegistrationOffered() {
+	if s.RegistrationOffered() && !IsGuest(user) {
 		err = s.accounts.SetPassword(ctx, user.Bare(), password)
 	}
 	return s.registration(ctx, "password", err)

@@ -28,6 +28,7 @@ type Service struct {
 	userFailures *rate[stanza.Addr]
 	usual        *lru[place, struct{}] // whence users logged in lately
 	registered   *rate[netip.Addr]
+	guests       *guests
 }
 
 type mechanism struct {
@@ -64,13 +65,17 @@ func New(cfg Config, accounts *Accounts, log *slog.Logger, reg prometheus.Regist
 		s.mechanisms = append(s.mechanisms, mechanism{Plain, nil, sasl.Plain})
 	}
 	var err error
+	if s.guests, err = newGuests(cfg); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
 	if s.metrics, err = newMetrics(s, reg); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// Mechanisms names what a peer is offered, strongest first. PLAIN is only for a secure one.
+// Mechanisms names what a peer is offered, strongest first. PLAIN is only for a secure one, ANONYMOUS where guests
+// may come.
 func (s *Service) Mechanisms(secure bool) []string {
 	var names []string
 	for _, m := range s.mechanisms {
@@ -78,11 +83,17 @@ func (s *Service) Mechanisms(secure bool) []string {
 			names = append(names, m.name)
 		}
 	}
+	if s.GuestsAllowed() {
+		names = append(names, Anonymous)
+	}
 	return names
 }
 
 // Begin starts an exchange for one of the gateway's domains. The error is a Failure.
 func (s *Service) Begin(name, domain string, from netip.Addr, secure bool) (*Exchange, error) {
+	if name == Anonymous && s.GuestsAllowed() {
+		return &Exchange{s: s, mechanism: name, guest: true, domain: domain, from: from}, nil
+	}
 	i := slices.IndexFunc(s.mechanisms, func(m mechanism) bool { return m.name == name })
 	if i < 0 {
 		s.metrics.attempts.WithLabelValues("other", InvalidMechanism.condition).Inc()

@@ -46,6 +46,7 @@ type Store interface {
 	List(ctx context.Context, after stanza.Addr, limit int) ([]Account, error)
 	// Secret returns random bytes that are the same at each call, in each process, for the life of the store.
 	Secret(ctx context.Context) ([]byte, error)
+	Guests
 	Log
 }
 

@@ -82,6 +82,9 @@ func (s *Session) dispatch(e *stanza.Element, kind stanza.Kind) error {
 			return s.refuse(e, mstanza.Error{Type: mstanza.Modify, Condition: mstanza.JIDMalformed})
 		}
 	}
+	if s.sv.mayReach != nil && to.Local() != "" && !s.sv.mayReach(s.addr, to) {
+		return s.reply(e.Rewrite(stanza.Edit{From: s.addr, To: to}), forbidden)
+	}
 	switch kind {
 	case stanza.Message:
 		return s.message(e, to)

@@ -27,8 +27,10 @@ type Parts struct {
 	Ended     Ended
 	Cluster   Cluster // nil on one machine
 	Moving    Moving  // with Cluster
-	Metrics   *Metrics
-	Log       *slog.Logger
+	// MayReach says whether a user may send something to another one; nil: everybody may.
+	MayReach func(user, to stanza.Addr) bool
+	Metrics  *Metrics
+	Log      *slog.Logger
 	// Registration offers XEP-0077 to strangers.
 	Registration bool
 	// NoStorage: nothing is kept for users who are away, so offline storage is not announced.
@@ -55,6 +57,7 @@ type Service struct {
 	over     Ended
 	cluster  Cluster // nil on one machine
 	moving   Moving
+	mayReach func(user, to stanza.Addr) bool
 	metrics  *Metrics
 	log      *slog.Logger
 	register bool
@@ -106,7 +109,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 		cfg: cfg, domains: make(map[string]stanza.Addr, len(domains)), first: domains[0],
 		auth: p.Auth, accounts: p.Accounts, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
 		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
-		cluster: p.Cluster, moving: p.Moving,
+		cluster: p.Cluster, moving: p.Moving, mayReach: p.MayReach,
 		register: p.Registration, version: p.Version,
 		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session), sids: make(map[string]*Session),
 		peers: make(map[string]*Session), parkedFor: make(map[stanza.Addr]int), proxies: make(map[string]*proxy), relays: make(map[string]*relay),

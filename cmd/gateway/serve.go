@@ -159,6 +159,9 @@ func (g *gateway) open(ctx context.Context) error {
 		Metrics: session.NewMetrics(reg), Log: log, Registration: g.auth.RegistrationOffered(), Version: version(),
 		NoStorage: cfg.Offline.Storage != offline.StorageOn,
 	}
+	if g.auth.GuestsAllowed() {
+		parts.MayReach = g.auth.MayReach
+	}
 	var recovered *resume.Recovered
 	if g.cluster != nil {
 		g.store = g.cluster.store
@@ -200,6 +203,7 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
+	g.run(func() { g.auth.ExpireGuests(ctx) })
 	g.run(func() { g.cache.Run(ctx) })
 	g.run(func() { g.box.RunExpiry(ctx, expired(g.sessions, g.box, log)) })
 	g.run(func() { g.box.RunPurges(ctx, g.kept.purges, g.purge) })

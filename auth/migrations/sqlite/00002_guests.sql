@@ -1,0 +1,10 @@
+-- +goose Up
+-- Guests are accounts without credentials that go when they were not seen for a while.
+CREATE TABLE auth_guest (
+    addr TEXT PRIMARY KEY REFERENCES auth_account (addr) ON DELETE CASCADE,
+    seen INTEGER NOT NULL -- unix seconds of the last login
+) STRICT, WITHOUT ROWID;
+CREATE INDEX auth_guest_seen ON auth_guest (seen);
+
+-- +goose Down
+DROP TABLE auth_guest;

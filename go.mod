@@ -2,6 +2,8 @@ module holdfast
 
 go 1.26.0
 
+ignore node_modules
+
 require (
 	github.com/caarlos0/env/v11 v11.4.2
 	github.com/coder/websocket v1.8.15

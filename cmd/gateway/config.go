@@ -26,6 +26,7 @@ import (
 	"holdfast/roster"
 	"holdfast/session"
 	"holdfast/stanza"
+	"holdfast/webclient"
 	"holdfast/ws"
 )
 
@@ -33,7 +34,7 @@ const prefix = "HOLDFAST_"
 
 // Config is all that an operator sets. Each room owns its part.
 type Config struct {
-	Listen       string        `env:"LISTEN" desc:"address and port for clients: /xmpp-websocket, /http-bind and host-meta"`
+	Listen       string        `env:"LISTEN" desc:"address and port for clients: /xmpp-websocket, /http-bind, host-meta and the web client"`
 	AdminListen  string        `env:"ADMIN_LISTEN" desc:"address and port for /metrics, /healthz and /readyz; keep it private"`
 	Domains      []string      `env:"DOMAINS" desc:"comma-separated XMPP domains; the first is the default"`
 	TLSCert      string        `env:"TLS_CERT" desc:"file with the certificate chain (PEM), read again when it changes; empty: plain, behind a balancer"`
@@ -60,6 +61,7 @@ type Config struct {
 	Cluster     cluster.Config
 	SQLite      sqlx.Config
 	Database    sqlx.PostgresConfig
+	WebClient   webclient.Config
 }
 
 func defaultConfig() Config {
@@ -70,7 +72,7 @@ func defaultConfig() Config {
 		Receipts: receipts.DefaultConfig(), PacketCache: packetcache.DefaultConfig(), Offline: offline.DefaultConfig(),
 		Roster: roster.DefaultConfig(), Resume: resume.DefaultConfig(),
 		ResumeRedis: resume.DefaultRedisConfig(), Redis: redisx.DefaultConfig(), Cluster: cluster.DefaultConfig(), SQLite: sqlx.DefaultConfig(),
-		Database: sqlx.DefaultPostgresConfig(),
+		Database: sqlx.DefaultPostgresConfig(), WebClient: webclient.DefaultConfig(),
 	}
 }
 

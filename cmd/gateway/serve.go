@@ -26,6 +26,7 @@ import (
 	"holdfast/roster"
 	"holdfast/session"
 	"holdfast/stanza"
+	"holdfast/webclient"
 	"holdfast/ws"
 )
 
@@ -112,6 +113,9 @@ func (g *gateway) open(ctx context.Context) error {
 		return err
 	}
 	cfg.WS.Trust = g.trust
+	if cfg.WebClient.Demo {
+		cfg.Auth.GuestContacts = append(cfg.Auth.GuestContacts, auth.EachOther)
+	}
 	if cfg.WS.MaxMessage == 0 {
 		cfg.WS.MaxMessage = cfg.largestMessage()
 	}
@@ -250,6 +254,13 @@ func (g *gateway) listen(ctx context.Context) error {
 	mux.Handle(bosh.Path, g.bosh)
 	mux.Handle("/.well-known/host-meta", meta)
 	mux.Handle("/.well-known/host-meta.json", meta)
+	web, err := webclient.New(g.cfg.WebClient, g.cfg.Domains[0])
+	if err != nil {
+		return err
+	}
+	for _, pattern := range web.Paths() {
+		mux.Handle(pattern, web)
+	}
 	clients, err := g.clientListener()
 	if err != nil {
 		return err

@@ -1,0 +1,24 @@
+// One side of the demo: a page with the widget, as any site would have it.
+
+import type * as Widget from "../src/widget.js";
+
+const { guestAddress } = (await import("/widget.js" as string)) as typeof Widget;
+
+const people: Record<string, string> = { romeo: "Romeo", juliet: "Juliet" };
+const here = new URLSearchParams(location.search);
+const me = here.get("who") === "juliet" ? "juliet" : "romeo";
+const other = me === "romeo" ? "juliet" : "romeo";
+const { domain } = (await (await fetch("/demo/settings.json")).json()) as { domain: string };
+
+const chat = document.createElement("holdfast-chat");
+const attributes: Record<string, string> = {
+  contact: await guestAddress(`demo ${other}`, domain),
+  domain,
+  name: people[other] ?? other,
+  guest: `demo ${me}`,
+  lang: here.get("lang") ?? "",
+  theme: here.get("theme") ?? "",
+  "give-up": here.get("give-up") ?? "60",
+};
+for (const [name, value] of Object.entries(attributes)) if (value !== "") chat.setAttribute(name, value);
+document.body.append(chat);

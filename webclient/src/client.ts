@@ -1,0 +1,259 @@
+// A client is one account's conversation with one other side, as an element shows it. Whether its own tab has the
+// connection or another one makes no difference to who uses it.
+
+import { Courier, type Reports } from "./core/courier.js";
+import { Events } from "./core/events.js";
+import type { Phase } from "./core/link.js";
+import type { Message, Received, Sent } from "./core/message.js";
+import { bare, type ChatState } from "./core/stanzas.js";
+import { bytes, mostBytes, sendable } from "./core/text.js";
+import { Store, type Change } from "./store/store.js";
+import { Tabs } from "./tabs/tabs.js";
+import { storeName } from "./guest-address.js";
+import { newSecret } from "./transport/guest.js";
+import { StropheLink, type Login } from "./transport/strophe-link.js";
+
+export type Account = { kind: "guest"; profile: string } | { kind: "password"; user: string; password: string } | { kind: "token"; user: string; token: string };
+
+export interface Options {
+  websocket: string;
+  bosh: string;
+  domain: string;
+  contact: string; // bare address
+  account: Account;
+  giveUp: number; // ms without a connection after which a message fails
+}
+
+export type News =
+  | { kind: "messages"; keys: number[] } // are new or not what they were; those that are gone too
+  | { kind: "came"; message: Received }
+  | { kind: "typing"; state: ChatState }
+  | { kind: "presence"; available: boolean; status: string }
+  | { kind: "phase"; phase: Phase }
+  | { kind: "me"; address: string }
+  | { kind: "error"; error: unknown };
+
+// What tabs tell each other: the one that leads the first group, the others the second.
+type Word =
+  | { say: "changed"; change: Change }
+  | { say: "came"; message: Received }
+  | { say: "typing"; peer: string; state: ChatState }
+  | { say: "presence"; peer: string; available: boolean; status: string }
+  | { say: "phase"; phase: Phase }
+  | { say: "me"; address: string }
+  | { say: "hello"; peer: string }
+  | { say: "wake" }
+  | { say: "withdraw" }
+  | { say: "hurry" }
+  | { say: "type"; peer: string; state: ChatState };
+
+// Why a text was not taken.
+export class Refused extends Error {
+  constructor(readonly why: "empty" | "long" | "full") {
+    super(`the message was not taken: ${why}`);
+  }
+}
+
+const shown = 500; // messages of the history that are loaded
+
+export class Client {
+  readonly news = new Events<News>();
+  address = ""; // the full address, once it is known
+  phase: Phase = { kind: "off" };
+
+  #store: Store | undefined;
+  #tabs: Tabs<Word> | undefined;
+  #courier: Courier | undefined;
+  #closed = false;
+  readonly #peers = new Set<string>();
+  readonly contact: string;
+
+  constructor(private readonly options: Options) {
+    this.contact = bare(options.contact).toLowerCase();
+    this.#peers.add(this.contact);
+  }
+
+  // open resolves with the history when the store is there; the connection comes in its own time.
+  async open(): Promise<Message[]> {
+    if (!("locks" in navigator) || typeof indexedDB === "undefined") throw new Error("this page has no secure context (https)");
+    const { account, domain } = this.options;
+    const name = account.kind === "guest" ? storeName(account.profile, domain) : `holdfast user ${account.user}@${domain}`;
+    const store = await Store.open(name, () => this.#tell({ kind: "error", error: new Error("the storage of this site was cleared or is in use by a newer version") }));
+    this.#store = store;
+    if (this.#closed) {
+      store.close();
+      return [];
+    }
+    await store.show(this.contact);
+    const history = await store.messages(this.contact, shown);
+    this.#tabs = new Tabs<Word>(
+      name,
+      { start: () => this.#lead(store) },
+      (word) => this.#heard(word),
+      (error) => this.#tell({ kind: "error", error }),
+    );
+    this.#tabs.tell({ say: "hello", peer: this.contact });
+    return history;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#tabs?.close();
+    this.#store?.close();
+  }
+
+  // logout ends the session of all tabs with the server, if this one has the connection.
+  async logout(): Promise<void> {
+    await this.#courier?.stop(true);
+    await this.close();
+  }
+
+  // send puts a text into the queue. It is safe there when this resolves.
+  async send(text: string): Promise<Sent> {
+    const body = sendable(text).trim();
+    if (body === "") throw new Refused("empty");
+    if (bytes(body) > mostBytes) throw new Refused("long");
+    const message = await this.#need.write(this.contact, crypto.randomUUID(), body, Date.now());
+    if (!message) throw new Refused("full");
+    this.#changed({ with: this.contact, keys: [message.key] });
+    this.#wake();
+    return message;
+  }
+
+  async resend(key: number): Promise<void> {
+    const change = await this.#need.again(key, Date.now());
+    if (!change) return;
+    this.#changed(change);
+    this.#wake();
+  }
+
+  // discard takes a failed message away. It resolves with true when nothing of it can have gone out.
+  async discard(key: number): Promise<boolean> {
+    const gone = await this.#need.discard(key);
+    if (!gone) return true;
+    this.#changed(gone.change);
+    if (!gone.item?.sent) return true;
+    if (this.#courier) this.#courier.withdraw();
+    else this.#tabs?.tell({ say: "withdraw" });
+    return false;
+  }
+
+  // seen says that the user has seen what came in up to a message.
+  async seen(upTo: number): Promise<void> {
+    const change = await this.#need.see(this.contact, upTo, crypto.randomUUID());
+    if (change.keys.length === 0) return;
+    this.#changed(change);
+    this.#wake();
+  }
+
+  typing(state: ChatState): void {
+    if (this.#courier) this.#courier.typing(this.contact, state);
+    else this.#tabs?.tell({ say: "type", peer: this.contact, state });
+  }
+
+  // hurry tries to connect now.
+  hurry(): void {
+    if (this.#courier) this.#courier.hurry();
+    else this.#tabs?.tell({ say: "hurry" });
+  }
+
+  messages(keys: number[]): Promise<(Message | undefined)[]> {
+    return this.#need.get(keys);
+  }
+
+  get #need(): Store {
+    if (!this.#store) throw new Error("the client is not open");
+    return this.#store;
+  }
+
+  #wake(): void {
+    if (this.#courier) this.#courier.wake();
+    else this.#tabs?.tell({ say: "wake" });
+  }
+
+  #tell(news: News): void {
+    if (!this.#closed) this.news.emit(news);
+  }
+
+  // #changed tells this tab and the others.
+  #changed(change: Change): void {
+    this.#say({ say: "changed", change });
+  }
+
+  #say(word: Word): void {
+    this.#tabs?.tell(word);
+    this.#heard(word);
+  }
+
+  // #lead has the connection until another tab does.
+  async #lead(store: Store): Promise<() => Promise<void>> {
+    const { account, websocket, bosh, domain, giveUp } = this.options;
+    const login: Login = account.kind === "guest" ? { kind: "guest", secret: await store.meta("secret", newSecret) } : account;
+    const reports: Reports = {
+      changed: (change) => this.#say({ say: "changed", change }),
+      came: (message) => this.#say({ say: "came", message }),
+      typing: (peer, state) => this.#say({ say: "typing", peer, state }),
+      present: (peer, available, status) => this.#say({ say: "presence", peer, available, status }),
+      phase: (phase) => this.#say({ say: "phase", phase }),
+      me: (address) => this.#say({ say: "me", address }),
+      failed: (error) => this.#tell({ kind: "error", error }),
+    };
+    const courier = new Courier(store, reports, { giveUp, contacts: () => this.#peers, now: () => Date.now(), id: () => crypto.randomUUID() });
+    this.#courier = courier;
+    await courier.start(new StropheLink({ websocket, bosh, domain, login }, courier));
+    this.#tabs?.tell({ say: "hello", peer: "" }); // so that the others say whom they show
+    return async () => {
+      if (this.#courier === courier) this.#courier = undefined;
+      await courier.stop();
+    };
+  }
+
+  #heard(word: Word): void {
+    switch (word.say) {
+      case "changed":
+        if (word.change.with === this.contact) this.#tell({ kind: "messages", keys: word.change.keys });
+        return;
+      case "came":
+        if (word.message.with === this.contact) this.#tell({ kind: "came", message: word.message });
+        return;
+      case "typing":
+        if (word.peer === this.contact) this.#tell({ kind: "typing", state: word.state });
+        return;
+      case "presence":
+        if (word.peer === this.contact) this.#tell({ kind: "presence", available: word.available, status: word.status });
+        return;
+      case "phase":
+        this.phase = word.phase;
+        return this.#tell({ kind: "phase", phase: word.phase });
+      case "me":
+        this.address = word.address;
+        return this.#tell({ kind: "me", address: word.address });
+      case "hello":
+        return this.#met(word.peer);
+      case "wake":
+        return this.#courier?.wake();
+      case "withdraw":
+        return this.#courier?.withdraw();
+      case "hurry":
+        return this.#courier?.hurry();
+      case "type":
+        return this.#courier?.typing(word.peer, word.state);
+    }
+  }
+
+  // #met answers a tab that has come, or the one that has begun to lead.
+  #met(peer: string): void {
+    if (peer === "") {
+      this.#tabs?.tell({ say: "hello", peer: this.contact });
+      return;
+    }
+    if (!this.#courier) return;
+    if (!this.#peers.has(peer) && this.#peers.size < 100) {
+      this.#peers.add(peer);
+      this.#courier.greet(peer);
+    }
+    this.#tabs?.tell({ say: "phase", phase: this.#courier.phaseNow });
+    if (this.address !== "") this.#tabs?.tell({ say: "me", address: this.address });
+    this.#tabs?.tell({ say: "presence", peer, ...this.#courier.present(peer) });
+  }
+}

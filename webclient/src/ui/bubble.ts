@@ -1,0 +1,114 @@
+// How one message is shown. Texts only ever become text nodes.
+
+import type { Message, Sent } from "../core/message.js";
+import { onlyEmoji, pieces, shown } from "../core/text.js";
+import type { Texts } from "../i18n/strings.js";
+import { icon } from "./icons.js";
+
+export interface Bubble {
+  el: HTMLElement;
+  meta: HTMLElement; // what tells, when it is seen, that the message was
+  update(m: Message): void;
+}
+
+export interface Doing {
+  again(key: number): void;
+  discard(key: number): void;
+}
+
+// A text over one of these is folded.
+const manyChars = 1500;
+const manyLines = 15;
+
+export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className = "", ...children: (Node | string)[]): HTMLElementTagNameMap[K] {
+  const el = document.createElement(tag);
+  if (className !== "") el.className = className;
+  el.append(...children);
+  return el;
+}
+
+export function bubble(m: Message, texts: Texts, language: string, name: string, doing: Doing): Bubble {
+  const el = make("div", "message");
+  el.dataset["key"] = String(m.key);
+  const said = make("span", "only-read", (m.dir === "out" ? texts("you") : name) + ": ");
+  const text = make("p", "text");
+  text.dir = "auto";
+  fill(text, m.body);
+  const box = make("div", "bubble", said, text);
+  if (m.body.length > manyChars || m.body.split("\n", manyLines + 1).length > manyLines) box.append(fold(text, texts));
+  const meta = make("div", "meta");
+  el.append(box, meta);
+  const time = make("time", "", new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" }).format(m.at));
+  time.dateTime = new Date(m.at).toISOString();
+  let actions: HTMLElement | undefined;
+  const update = (m: Message): void => {
+    if (m.dir === "in") {
+      el.className = "message in";
+      meta.replaceChildren(time);
+      return;
+    }
+    el.className = `message out ${m.state}`;
+    el.dataset["state"] = m.state;
+    const state = make("span", "only-read", stateText(m, texts));
+    const picture = icon(m.state);
+    const tip = make("span", "", picture, state);
+    tip.title = stateText(m, texts);
+    meta.replaceChildren(time, tip);
+    if (m.state === "failed") meta.append(make("span", "", stateText(m, texts)));
+    if (m.state === "failed") state.remove(); // it is said once
+    actions?.remove();
+    actions = undefined;
+    if (m.state === "failed") {
+      const again = make("button", "plain again", texts("again"));
+      const discard = make("button", "plain discard", texts("discard"));
+      again.type = discard.type = "button";
+      again.onclick = () => doing.again(m.key);
+      discard.onclick = () => doing.discard(m.key);
+      actions = make("div", "actions", again, discard);
+      el.append(actions);
+    }
+  };
+  update(m);
+  return { el, meta, update };
+}
+
+export function stateText(m: Sent, texts: Texts): string {
+  if (m.state !== "failed") return texts(m.state);
+  switch (m.reason?.kind) {
+    case "timeout":
+      return texts("failedTimeout");
+    case "error":
+      return texts("failedError", { reason: shown(m.reason.text || m.reason.condition) });
+    default:
+      return texts("failed");
+  }
+}
+
+function fill(el: HTMLElement, body: string): void {
+  if (onlyEmoji(body)) el.classList.add("emoji");
+  for (const piece of pieces(shown(body))) {
+    if (piece.href === undefined) {
+      el.append(piece.text);
+      continue;
+    }
+    const a = make("a", "", piece.text);
+    a.href = piece.href;
+    a.target = "_blank";
+    a.rel = "noopener noreferrer nofollow ugc";
+    a.referrerPolicy = "no-referrer";
+    el.append(a);
+  }
+}
+
+function fold(text: HTMLElement, texts: Texts): HTMLElement {
+  const more = make("button", "more", texts("showAll"));
+  more.type = "button";
+  more.setAttribute("aria-expanded", "false");
+  text.classList.add("cut");
+  more.onclick = () => {
+    const cut = text.classList.toggle("cut");
+    more.textContent = texts(cut ? "showAll" : "showLess");
+    more.setAttribute("aria-expanded", String(!cut));
+  };
+  return more;
+}

@@ -1,0 +1,370 @@
+// <holdfast-chat>: the custom element that a page has. README.md of the project says what its attributes mean.
+
+import { Client, Refused, type Account, type News } from "../client.js";
+import type { Phase } from "../core/link.js";
+import type { Message } from "../core/message.js";
+import type { ChatState } from "../core/stanzas.js";
+import { texts, type Table, type Texts } from "../i18n/strings.js";
+import { stateText } from "./bubble.js";
+import { Log } from "./log.js";
+import css from "./styles.css";
+import { unreadInTitle } from "./title.js";
+import { View } from "./view.js";
+
+const origin = new URL(import.meta.url);
+
+const attributes = ["service", "bosh", "domain", "contact", "name", "user", "guest", "theme", "lang", "mode", "give-up"] as const;
+type Attribute = (typeof attributes)[number];
+
+const composingFor = 5_000; // ms without a key after which somebody is said to have paused
+
+export class HoldfastChat extends HTMLElement {
+  static readonly observedAttributes = [...attributes, "open", "title-count"];
+
+  #client: Client | undefined;
+  #view: View | undefined;
+  #log: Log | undefined;
+  #texts: Texts = texts("en");
+  #strings: Table = {};
+  #account: Account | undefined; // from login()
+  #phase: Phase = { kind: "off" };
+  #building = false;
+  #composing: ReturnType<typeof setTimeout> | undefined;
+  #theirs: ReturnType<typeof setTimeout> | undefined;
+  readonly #dark = matchMedia("(prefers-color-scheme: dark)");
+
+  constructor() {
+    super();
+    const root = this.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(css);
+    root.adoptedStyleSheets = [sheet];
+  }
+
+  connectedCallback(): void {
+    this.#dark.addEventListener("change", this.#theme);
+    visualViewport?.addEventListener("resize", this.#fit);
+    visualViewport?.addEventListener("scroll", this.#fit);
+    this.#build();
+  }
+
+  disconnectedCallback(): void {
+    this.#dark.removeEventListener("change", this.#theme);
+    visualViewport?.removeEventListener("resize", this.#fit);
+    visualViewport?.removeEventListener("scroll", this.#fit);
+    this.#tearDown();
+  }
+
+  attributeChangedCallback(name: string, before: string | null, after: string | null): void {
+    if (before === after || !this.isConnected) return;
+    if (name === "theme") this.#theme();
+    else if (name === "open") this.#view?.open(this.isOpen);
+    else if (name === "title-count") this.#unread();
+    else this.#build();
+  }
+
+  // The JavaScript API.
+
+  // login connects as a user, with a password or with a token that the site's own server made.
+  login(who: { user: string; password: string } | { user: string; token: string }): void {
+    this.#account = "token" in who ? { kind: "token", ...who } : { kind: "password", ...who };
+    this.#build();
+  }
+
+  // logout ends the session; the history stays on this device.
+  async logout(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    this.#account = undefined;
+    await client?.logout();
+    this.#build();
+  }
+
+  // send puts a text into the queue; it is kept when the promise resolves.
+  async send(text: string): Promise<{ id: string }> {
+    if (!this.#client) throw new Error("holdfast-chat: not connected to a contact");
+    const { id } = await this.#client.send(text);
+    return { id };
+  }
+
+  get messages(): { id: string; direction: "in" | "out"; body: string; at: Date; state: string }[] {
+    return (this.#log?.messages ?? []).map((m) => ({ id: m.id, direction: m.dir, body: m.body, at: new Date(m.at), state: m.dir === "out" ? m.state : m.seen ? "seen" : "unseen" }));
+  }
+
+  get unread(): number {
+    return this.#log?.unseen ?? 0;
+  }
+
+  // The own address, "" until it is known.
+  get address(): string {
+    return this.#client?.address ?? "";
+  }
+
+  get connection(): { state: Phase["kind"]; via?: "websocket" | "bosh" } {
+    return this.#phase.kind === "online" ? { state: "online", via: this.#phase.via } : { state: this.#phase.kind };
+  }
+
+  // strings are a language of the page's own, or other words: a table like src/i18n/en.json, in full or in part.
+  get strings(): Table {
+    return this.#strings;
+  }
+
+  set strings(table: Table) {
+    this.#strings = { ...table };
+    if (this.isConnected) this.#build();
+  }
+
+  get isOpen(): boolean {
+    return this.#attribute("mode") !== "button" || this.hasAttribute("open");
+  }
+
+  show(): void {
+    this.setAttribute("open", "");
+    this.#view?.input.focus();
+  }
+
+  hide(): void {
+    this.removeAttribute("open");
+    this.#view?.launcher.focus();
+  }
+
+  // What happens inside.
+
+  #attribute(name: Attribute): string {
+    return this.getAttribute(name)?.trim() ?? "";
+  }
+
+  get #language(): string {
+    const asked = this.#attribute("lang") || this.closest("[lang]")?.getAttribute("lang") || document.documentElement.lang || navigator.language;
+    try {
+      return Intl.getCanonicalLocales(asked)[0] ?? "en";
+    } catch {
+      return "en";
+    }
+  }
+
+  // #build makes everything anew after the attributes that are there now, once for all that change at a time.
+  #build(): void {
+    if (this.#building) return;
+    this.#building = true;
+    queueMicrotask(() => {
+      this.#building = false;
+      if (this.isConnected) this.#rebuild();
+    });
+  }
+
+  #tearDown(): void {
+    void this.#client?.close();
+    this.#client = undefined;
+    this.#log?.close();
+    this.#log = undefined;
+    clearTimeout(this.#composing);
+    clearTimeout(this.#theirs);
+    unreadInTitle(this, 0);
+  }
+
+  #rebuild(): void {
+    this.#tearDown();
+    this.#phase = { kind: "off" };
+    const contact = this.#attribute("contact");
+    const name = this.#attribute("name") || contact;
+    const floating = this.#attribute("mode") === "button";
+    this.#texts = texts(this.#language, this.#strings);
+    this.dataset["mode"] = floating ? "button" : "inline";
+    this.#theme();
+    this.#fit();
+    const view = new View(
+      this.#texts,
+      name,
+      floating,
+      {
+        write: (text) => void this.#write(text),
+        typed: (empty) => this.#typed(empty),
+        hurry: () => this.#client?.hurry(),
+        open: (open) => (open ? this.show() : this.hide()),
+        login: (user, password) => this.login({ user, password }),
+      },
+      this.#attribute("user"),
+    );
+    this.#view = view;
+    view.open(this.isOpen);
+    this.shadowRoot?.replaceChildren(view.launcher, view.panel);
+    if (contact === "") return;
+    const user = this.#attribute("user");
+    if (user !== "" && !this.#account) return view.askLogin(user);
+    this.#start(view, contact, name);
+  }
+
+  #start(view: View, contact: string, name: string): void {
+    const service = this.#attribute("service");
+    const client = new Client({
+      websocket: service === "none" ? "" : this.#url(service, "xmpp-websocket", "ws"),
+      bosh: this.#attribute("bosh") === "none" ? "" : this.#url(this.#attribute("bosh"), "http-bind", "http"),
+      domain: this.#attribute("domain") || contact.slice(contact.indexOf("@") + 1).replace(/\/.*/, ""),
+      contact,
+      account: this.#account ?? { kind: "guest", profile: this.#attribute("guest") || "guest" },
+      giveUp: (Number(this.#attribute("give-up")) || 120) * 1000,
+    });
+    this.#client = client;
+    const log = new Log(
+      this.#texts,
+      this.#language,
+      name,
+      { again: (key) => void client.resend(key), discard: (key) => void this.#discard(client, key) },
+      (key) => {
+        if (this.isOpen) void client.seen(key);
+      },
+    );
+    this.#log = log;
+    view.content(log.el, log.newer);
+    client.news.on((news) => {
+      if (this.#client === client) this.#news(client, view, log, news);
+    });
+    client
+      .open()
+      .then((history) => {
+        if (this.#client !== client) return;
+        log.history(history);
+        this.#unread();
+        this.#emit("holdfast-ready", {});
+      })
+      .catch((err: unknown) => {
+        if (this.#client === client) view.notice(this.#texts("storage", { reason: err instanceof Error ? err.message : String(err) }), true);
+      });
+  }
+
+  // #url is an address of the gateway: as it is given, or where this script came from.
+  #url(given: string, path: string, scheme: "ws" | "http"): string {
+    const url = new URL(given || `/${path}`, given === "" ? origin : document.baseURI);
+    url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? `${scheme}s:` : `${scheme}:`;
+    return url.href;
+  }
+
+  #news(client: Client, view: View, log: Log, news: News): void {
+    switch (news.kind) {
+      case "messages":
+        void this.#changed(client, log, news.keys);
+        return;
+      case "came":
+        view.typing("");
+        log.put(news.message);
+        this.#unread();
+        this.#emit("holdfast-message", { id: news.message.id, body: news.message.body, from: news.message.with });
+        return;
+      case "typing":
+        return this.#theyType(view, news.state);
+      case "presence":
+        return view.presence(news.available, news.status);
+      case "phase":
+        this.#phase = news.phase;
+        view.panel.dataset["phase"] = news.phase.kind;
+        view.panel.dataset["via"] = news.phase.kind === "online" ? news.phase.via : "";
+        if (news.phase.kind !== "online") view.presence(undefined, "");
+        if (news.phase.kind !== "online") view.typing("");
+        view.phase(news.phase);
+        if (news.phase.kind === "refused") this.#refused(view, news.phase.reason);
+        this.#emit("holdfast-connection", this.connection);
+        return;
+      case "me":
+        this.#emit("holdfast-address", { address: news.address });
+        return;
+      case "error":
+        view.notice(this.#texts("storage", { reason: news.error instanceof Error ? news.error.message : String(news.error) }), true);
+        this.#emit("holdfast-error", { error: news.error });
+    }
+  }
+
+  async #changed(client: Client, log: Log, keys: number[]): Promise<void> {
+    const found = await client.messages(keys);
+    if (this.#client !== client) return;
+    found.forEach((m, n) => {
+      const key = keys[n];
+      if (key === undefined) return;
+      if (!m) return log.remove(key);
+      log.put(m);
+      this.#tell(m);
+    });
+    this.#unread();
+  }
+
+  #tell(m: Message): void {
+    if (m.dir !== "out") return;
+    if (m.state === "failed") this.#view?.say(`${stateText(m, this.#texts)}: ${m.body.slice(0, 100)}`);
+    this.#emit("holdfast-state", { id: m.id, state: m.state, ...(m.reason ? { reason: m.reason } : {}) });
+  }
+
+  #refused(view: View, reason: string): void {
+    if (this.#account?.kind === "password") {
+      const user = this.#account.user;
+      this.#account = undefined;
+      view.askLogin(user);
+      view.notice(this.#texts(reason === "not-authorized" ? "refusedLogin" : "refused", { reason }), true);
+    } else if (reason === "no-auth-mech" && !this.#account) view.notice(this.#texts("refusedGuest"), true);
+  }
+
+  async #write(text: string): Promise<void> {
+    const { view, client } = { view: this.#view, client: this.#client };
+    if (!view || !client) return;
+    try {
+      await client.send(text);
+    } catch (err) {
+      if (err instanceof Refused) {
+        if (err.why !== "empty") view.notice(this.#texts(err.why), true);
+        return;
+      }
+      return view.notice(this.#texts("storage", { reason: String(err) }), true);
+    }
+    // It is in the queue; only now may it go from the field.
+    view.written();
+    clearTimeout(this.#composing);
+    this.#composing = undefined;
+  }
+
+  async #discard(client: Client, key: number): Promise<void> {
+    const sure = await client.discard(key);
+    this.#view?.say(this.#texts(sure ? "discarded" : "discardedMaybe"));
+    if (!sure) this.#view?.notice(this.#texts("discardedMaybe"));
+    this.#view?.input.focus();
+  }
+
+  #typed(empty: boolean): void {
+    if (empty && this.#composing === undefined) return;
+    if (this.#composing === undefined) this.#client?.typing("composing");
+    clearTimeout(this.#composing);
+    const pause = (): void => {
+      this.#composing = undefined;
+      this.#client?.typing(empty ? "active" : "paused");
+    };
+    if (empty) pause();
+    else this.#composing = setTimeout(pause, composingFor);
+  }
+
+  #theyType(view: View, state: ChatState): void {
+    clearTimeout(this.#theirs);
+    view.typing(state === "composing" || state === "paused" ? state : "");
+    if (state === "composing" || state === "paused") this.#theirs = setTimeout(() => view.typing(""), 60_000);
+  }
+
+  #unread(): void {
+    const count = this.unread;
+    this.#view?.unread(count);
+    unreadInTitle(this, this.getAttribute("title-count") === "off" ? 0 : count);
+    this.#emit("holdfast-unread", { count });
+  }
+
+  #emit(name: string, detail: object): void {
+    this.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true }));
+  }
+
+  readonly #theme = (): void => {
+    const theme = this.#attribute("theme");
+    this.toggleAttribute("data-dark", theme === "dark" || (theme !== "light" && this.#dark.matches));
+  };
+
+  // #fit makes room for the on-screen keyboard, which covers the page without telling it (iOS).
+  readonly #fit = (): void => {
+    if (!visualViewport || visualViewport.scale > 1.01) return;
+    this.style.setProperty("--hf-height", `${visualViewport.height}px`);
+    this.style.setProperty("--hf-top", `${visualViewport.offsetTop}px`);
+  };
+}

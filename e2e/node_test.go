@@ -25,6 +25,7 @@ const (
 	stropheBOSH = "strophe-bosh"
 	chromium    = "chromium" // strophe.js over BOSH in a page
 	converse    = "converse" // converse.js over BOSH in a page
+	widget      = "widget"   // the widget of webclient/ in pages
 )
 
 // drivers are the scripts in clients/ that are not named like the client.
@@ -41,6 +42,9 @@ type nodeEvent struct {
 	Text    string `json:"text"`
 	SID     string `json:"sid"`
 	RID     uint64 `json:"rid"`
+
+	Value json.RawMessage `json:"value"` // of a result
+	Error string          `json:"error"`
 }
 
 // nodeClient is a stock client in a Node process of its own.

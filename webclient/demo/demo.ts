@@ -4,9 +4,11 @@ import type { Key } from "../src/i18n/strings.js";
 import { texts } from "../src/i18n/strings.js";
 import { icon, type Icon } from "../src/ui/icons.js";
 
-function find<T extends HTMLElement>(selector: string): T {
-  const el = document.querySelector<T>(selector);
-  if (!el) throw new Error(`no ${selector}`);
+function find(selector: string): HTMLElement;
+function find<K extends keyof HTMLElementTagNameMap>(selector: string, tag: K): HTMLElementTagNameMap[K];
+function find(selector: string, tag = ""): HTMLElement {
+  const el = document.querySelector<HTMLElement>(selector);
+  if (!el || (tag !== "" && el.localName !== tag)) throw new Error(`no ${selector}`);
   return el;
 }
 
@@ -20,12 +22,12 @@ find("#states").append(
   }),
 );
 
-const language = find<HTMLSelectElement>("#language");
-const theme = find<HTMLSelectElement>("#theme");
+const language = find("#language", "select");
+const theme = find("#theme", "select");
 
 function frames(): void {
   for (const who of ["romeo", "juliet"]) {
-    const frame = find<HTMLIFrameElement>(`#${who} iframe`);
+    const frame = find(`#${who} iframe`, "iframe");
     const here = new URLSearchParams(location.search);
     here.set("who", who);
     here.set("lang", language.value);
@@ -36,15 +38,15 @@ function frames(): void {
 }
 
 function set(who: string, on: boolean): void {
-  const button = find<HTMLButtonElement>(`#${who} button`);
+  const button = find(`#${who} button`, "button");
   button.setAttribute("aria-checked", String(on));
   find(`#${who} .state`).textContent = on ? "Network on" : "Network cut";
   find(`#${who}`).classList.toggle("cut", !on);
 }
 
 for (const who of ["romeo", "juliet"]) {
-  find<HTMLButtonElement>(`#${who} button`).addEventListener("click", () => {
-    const page = find<HTMLIFrameElement>(`#${who} iframe`).contentWindow;
+  find(`#${who} button`, "button").addEventListener("click", () => {
+    const page = find(`#${who} iframe`, "iframe").contentWindow;
     if (!page?.network) return;
     page.network.set(!page.network.on);
     set(who, page.network.on);

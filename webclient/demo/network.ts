@@ -31,6 +31,7 @@ class DemoSocket extends WebSocket {
   }
 }
 
+// eslint-disable-next-line @typescript-eslint/unbound-method -- it is called with the request that it is of
 const send = XMLHttpRequest.prototype.send;
 XMLHttpRequest.prototype.send = function (body?: Document | XMLHttpRequestBodyInit | null): void {
   requests.add(this);

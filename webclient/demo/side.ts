@@ -2,7 +2,8 @@
 
 import type * as Widget from "../src/widget.js";
 
-const { guestAddress } = (await import("/widget.js" as string)) as typeof Widget;
+const widget = "/widget.js";
+const { guestAddress } = (await import(widget)) as typeof Widget;
 
 const people: Record<string, string> = { romeo: "Romeo", juliet: "Juliet" };
 const here = new URLSearchParams(location.search);

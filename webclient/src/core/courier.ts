@@ -195,11 +195,12 @@ export class Courier implements Listener {
 
   async #pump(): Promise<void> {
     const link = this.#link;
-    while (link?.ready) {
+    if (!link) return;
+    while (isReady(link)) {
       const items = await this.store.queue();
       const open = items.filter((i) => i.sent).length;
       const next = items.filter((i) => !i.sent).slice(0, Math.max(0, window - open));
-      if (next.length === 0 || !link.ready) return;
+      if (next.length === 0 || !isReady(link)) return;
       const out = await this.#write(next);
       const before = link.ledger?.id;
       const ledger = this.#snapshot(out);
@@ -298,4 +299,9 @@ export class Courier implements Listener {
       if (changed) await this.store.keep(this.#snapshot());
     });
   }
+}
+
+// isReady keeps TypeScript from believing that what was so before an await still is.
+function isReady(link: Link): boolean {
+  return link.ready;
 }

@@ -7,6 +7,7 @@ export interface Piece {
 }
 
 // Schemes that a link may have. A text that says javascript: or data: stays a text.
+// eslint-disable-next-line no-control-regex
 const link = /\b(?:https?:\/\/|mailto:)[^\s<>"'`\u0000-\u0020\u007f-\u00a0\u2028\u2029\u202a-\u202e\u2066-\u2069]+/giu;
 const trailing = /[.,;:!?)\]}…»”’]+$/u;
 

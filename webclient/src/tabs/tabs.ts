@@ -43,6 +43,10 @@ export class Tabs<M> {
     this.#look();
   }
 
+  #isClosed(): boolean {
+    return this.#closed;
+  }
+
   get leads(): boolean {
     return this.#end !== undefined;
   }
@@ -69,7 +73,8 @@ export class Tabs<M> {
         if (this.#closed || turn !== this.#turn) return;
         const released = new Promise<void>((resolve) => (this.#release = resolve));
         const end = await this.leading.start();
-        if (this.#closed) return await end();
+        // It may have been closed meanwhile.
+        if (this.#isClosed()) return await end();
         this.#end = end;
         clearTimeout(this.#silent);
         await released;

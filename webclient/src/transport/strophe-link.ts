@@ -140,7 +140,11 @@ export class StropheLink implements Link {
 
   hurry(): void {
     if (this.#stopped) return;
-    if (this.ready) return this.#ask(times.doubt);
+    if (this.ready) {
+      this.#ask(times.doubt);
+      if (this.#way === "bosh") this.#probe();
+      return;
+    }
     if (this.#retry === undefined) return; // it tries already
     this.#backoff.reset();
     this.#connect(this.#first());
@@ -330,14 +334,13 @@ export class StropheLink implements Link {
       return this.#connect(this.#first());
     }
     if (this.#asked === 0 && now - this.#heard > times.idle) this.#ask(times.answer);
-    if (this.#way === "bosh" && this.service.websocket !== "" && now - this.#probed > times.probe) {
-      this.#probed = now;
-      this.#probe();
-    }
+    if (this.#way === "bosh" && now - this.#probed > times.probe) this.#probe();
   }
 
   // #probe looks whether WebSocket comes through by now, and if so goes on with it.
   #probe(): void {
+    if (this.service.websocket === "") return;
+    this.#probed = Date.now();
     const attempt = this.#attempt;
     const socket = new WebSocket(this.service.websocket, "xmpp");
     const timer = setTimeout(() => socket.close(), times.open);

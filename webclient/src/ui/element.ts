@@ -58,7 +58,10 @@ export class HoldfastChat extends HTMLElement {
   attributeChangedCallback(name: string, before: string | null, after: string | null): void {
     if (before === after || !this.isConnected) return;
     if (name === "theme") this.#theme();
-    else if (name === "open") this.#view?.open(this.isOpen);
+    else if (name === "open") {
+      this.#view?.open(this.isOpen);
+      this.#unread();
+    }
     else if (name === "title-count") this.#unread();
     else this.#build();
   }

@@ -14,6 +14,7 @@ export class Log {
   readonly #watch: IntersectionObserver;
   readonly #empty = make("p", "empty");
   #atEnd = true;
+  #top = 0; // where it was scrolled to
   #dated = false;
 
   constructor(
@@ -33,7 +34,11 @@ export class Log {
     this.newer.hidden = true;
     this.newer.onclick = () => this.toEnd();
     this.el.onscroll = () => {
-      this.#atEnd = this.el.scrollHeight - this.el.scrollTop - this.el.clientHeight < 40;
+      const { scrollTop, scrollHeight, clientHeight } = this.el;
+      // Who scrolls up leaves the end; what grows below does not mean that somebody left.
+      if (scrollHeight - scrollTop - clientHeight < 40) this.#atEnd = true;
+      else if (scrollTop < this.#top) this.#atEnd = false;
+      this.#top = scrollTop;
       if (this.#atEnd) this.newer.hidden = true;
     };
     new ResizeObserver(() => this.#atEnd && this.toEnd()).observe(this.el);

@@ -1,0 +1,290 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/internal/testkit/cutproxy"
+	"holdfast/internal/testkit/gatewayproc"
+)
+
+// couple opens two people's pages, through networks of their own, and waits until both are online.
+func couple(t *testing.T, g *gatewayproc.Gateway, attributes ...string) (r, j *chat, rNet, jNet *cutproxy.Proxy) {
+	t.Helper()
+	g.AddUsers("romeo", "juliet")
+	rNet, jNet = behind(t, g), behind(t, g)
+	all := newPeople(t)
+	open := func(who *person, other string, net *cutproxy.Proxy) *chat {
+		return who.at(sitePage(t, net.Addr())(append([]string{"contact", bare(other), "name", other, "user", who.name}, attributes...)...)).login()
+	}
+	r, j = open(all.owner("romeo"), "juliet", rNet), open(all.person("juliet"), "romeo", jNet)
+	return r.online(), j.online(), rNet, jNet
+}
+
+// visible says whether the page is looked at; in a headless browser all are.
+func (c *chat) visible(yes bool) {
+	c.t.Helper()
+	c.do(`(el, state) => {
+		Object.defineProperty(document, "visibilityState", { configurable: true, get: () => state });
+		document.dispatchEvent(new Event("visibilitychange"));
+	}`, map[bool]string{true: "visible", false: "hidden"}[yes])
+}
+
+// TestWidgetConversation: two people write to each other on pages of another site, and see where each message is.
+func TestWidgetConversation(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, _, _ := couple(t, g)
+	r.until(`(el) => el.shadowRoot.querySelector(".presence").textContent === "online"`, nil)
+	r.write("wherefore art thou")
+	j.awaitState("wherefore art thou", "seen")
+	r.awaitState("wherefore art thou", "read")
+	j.do(`(el) => { const field = el.shadowRoot.querySelector("textarea"); field.value = "call"; field.dispatchEvent(new Event("input")); }`, nil)
+	r.until(`(el) => el.shadowRoot.querySelector(".typing").textContent.includes("is typing")`, nil)
+	j.write("call me but love")
+	r.awaitState("call me but love", "seen")
+	j.awaitState("call me but love", "read")
+	r.until(`(el) => el.shadowRoot.querySelector(".typing").textContent === ""`, nil)
+
+	// On a page that nobody looks at a message is delivered, and not read.
+	j.visible(false)
+	r.write("are you there")
+	r.awaitState("are you there", "delivered")
+	j.awaitState("are you there", "unseen")
+	j.until(`(el) => document.title === "(1) A site" && el.unread === 1`, nil)
+	r.awaitState("are you there", "delivered")
+	j.visible(true)
+	r.awaitState("are you there", "read")
+	j.until(`(el) => document.title === "A site" && el.unread === 0`, nil)
+
+	// Somebody who is away has not got it: the server has.
+	j.call("close", j.with(nil))
+	g.Kill() // the session would wait for ten minutes otherwise
+	g.Set("HOLDFAST_RESUME_TIMEOUT", "1s")
+	g.Run()
+	r.online()
+	r.write("till tomorrow")
+	r.awaitState("till tomorrow", "held")
+	if got, want := r.bodies("out"), []string{"wherefore art thou", "are you there", "till tomorrow"}; !slices.Equal(got, want) {
+		t.Errorf("romeo wrote %q, want %q", got, want)
+	}
+}
+
+// exactly compares what came with what was written.
+func exactly(t *testing.T, who string, got, want []string) {
+	t.Helper()
+	if slices.Equal(got, want) {
+		return
+	}
+	seen := map[string]int{}
+	for _, b := range got {
+		seen[b]++
+	}
+	var lost, repeated []string
+	for _, b := range want {
+		if seen[b] == 0 {
+			lost = append(lost, b)
+		}
+		if seen[b] > 1 {
+			repeated = append(repeated, b)
+		}
+	}
+	t.Errorf("%s: %d of %d messages, lost %q, repeated %q, in order %v", who, len(got), len(want), lost, repeated, slices.IsSorted(got))
+}
+
+// TestWidgetBadNetwork: 200 messages and 20 cuts; nothing is lost, nothing comes twice, all of it in order, and all of it
+// is said to be read in the end.
+func TestWidgetBadNetwork(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, rNet, jNet := couple(t, g)
+	random := rand.New(rand.NewPCG(seed(t), 1))
+	const messages, cuts = 200, 20
+	var fromR, fromJ []string
+	cut := 0
+	for i := range messages {
+		text := fmt.Sprintf("%03d of many", i)
+		if random.IntN(2) == 0 {
+			fromR = append(fromR, text)
+			r.do(`(el, text) => el.send(text)`, text)
+		} else {
+			fromJ = append(fromJ, text)
+			j.do(`(el, text) => el.send(text)`, text)
+		}
+		if i%(messages/cuts) != random.IntN(messages/cuts) || cut == cuts {
+			if (i+1)*cuts/messages <= cut {
+				continue
+			}
+		}
+		cut++
+		net := []*cutproxy.Proxy{rNet, jNet}[random.IntN(2)]
+		switch {
+		case cut%10 == 0:
+			net.Each((*cutproxy.Link).HalfOpen)
+		case cut%5 == 0:
+			net.Each((*cutproxy.Link).Stall)
+			time.AfterFunc(time.Second, func() { net.Each((*cutproxy.Link).Flow) })
+		default:
+			net.Each((*cutproxy.Link).Cut)
+		}
+		time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond)
+	}
+	if cut != cuts {
+		t.Fatalf("%d cuts", cut)
+	}
+	allRead := `(el, n) => { const out = el.messages.filter((m) => m.direction === "out"); return out.length === n && out.every((m) => m.state === "read"); }`
+	r.until(allRead, len(fromR))
+	j.until(allRead, len(fromJ))
+	exactly(t, "juliet has", j.bodies("in"), fromR)
+	exactly(t, "romeo has", r.bodies("in"), fromJ)
+	t.Logf("connections: romeo %d, juliet %d", rNet.Accepted(), jNet.Accepted())
+}
+
+// TestWidgetReload: pages that are reloaded, or killed, in the middle of sending lose and repeat nothing, nor does a
+// browser that is closed with something in the queue.
+func TestWidgetReload(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, rNet, _ := couple(t, g)
+	var want []string
+	send := func(n int) {
+		for range n {
+			text := fmt.Sprintf("%03d", len(want))
+			want = append(want, text)
+			r.do(`(el, text) => el.send(text)`, text)
+		}
+	}
+	for round := range 6 {
+		send(8)
+		if round%2 == 0 {
+			r.call("reload", r.with(nil))
+		} else {
+			r.call("crash", r.with(nil))
+		}
+		r.login()
+		send(2) // before it is online again
+		if round == 3 {
+			r.online()
+		}
+	}
+	r.online()
+	rNet.Each((*cutproxy.Link).Cut)
+	g.Pause()
+	send(5)
+	r.restart()
+	g.Resume()
+	r = r.at(r.url)
+	r.login().online()
+	r.until(`(el, n) => { const out = el.messages.filter((m) => m.direction === "out"); return out.length === n && out.every((m) => m.state === "read"); }`, len(want))
+	exactly(t, "juliet has", j.bodies("in"), want)
+	exactly(t, "romeo wrote", r.bodies("out"), want)
+}
+
+// TestWidgetTabs: all tabs of a site have one connection, any of them can send, and when the one that had it goes
+// another goes on with the session.
+func TestWidgetTabs(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, _, _ := couple(t, g)
+	two := r.at(r.url).login().online()
+	two.write("from the second tab")
+	two.awaitState("from the second tab", "read")
+	r.awaitState("from the second tab", "read")
+	j.write("to all of them")
+	r.awaitState("to all of them", "seen")
+	two.awaitState("to all of them", "seen")
+	sockets := func() int { return strings.Count(g.Log(), "session bound") }
+	if n := sockets(); n != 2 {
+		t.Errorf("%d sessions for two people", n)
+	}
+	r.call("close", r.with(nil))
+	two.write("from the tab that is left")
+	two.awaitState("from the tab that is left", "read")
+	if n := sockets(); n != 2 {
+		t.Errorf("%d sessions after a tab is gone", n)
+	}
+	exactly(t, "juliet has", j.bodies("in"), []string{"from the second tab", "from the tab that is left"})
+}
+
+// TestWidgetOverBOSH: where WebSocket does not come through the widget takes BOSH, shows the same states, and returns to
+// WebSocket with the same session when it can.
+func TestWidgetOverBOSH(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	g.AddUsers("romeo", "juliet")
+	addr, blocked := noWebSockets(t, g)
+	all := newPeople(t)
+	r := all.person("romeo").at(sitePage(t, addr)("contact", bare("juliet"), "user", "romeo")).login().online()
+	j := all.person("juliet").at(sitePage(t, g.Addr())("contact", bare("romeo"), "user", "juliet")).login().online()
+	r.until(`(el) => el.connection.via === "bosh"`, nil)
+	var fromR, fromJ []string
+	talk := func(how string) {
+		for i := range 5 {
+			a, b := fmt.Sprintf("%s %d from romeo", how, i), fmt.Sprintf("%s %d from juliet", how, i)
+			fromR, fromJ = append(fromR, a), append(fromJ, b)
+			r.write(a)
+			j.write(b)
+		}
+		r.awaitState(fromR[len(fromR)-1], "read")
+		j.awaitState(fromJ[len(fromJ)-1], "read")
+	}
+	talk("over BOSH")
+	r.call("reload", r.with(nil))
+	r.login().online()
+	talk("reloaded over BOSH")
+	blocked.Store(false)
+	r.do(`() => dispatchEvent(new Event("online"))`, nil)
+	r.until(`(el) => el.connection.via === "websocket"`, nil)
+	talk("over WebSocket")
+	exactly(t, "juliet has", j.bodies("in"), fromR)
+	exactly(t, "romeo has", r.bodies("in"), fromJ)
+	if n := strings.Count(g.Log(), "session bound"); n != 2 {
+		t.Errorf("%d sessions were bound for two people", n)
+	}
+}
+
+// TestWidgetFailed: with the server gone for long a message fails, visibly, and the user has it sent again or discards it.
+func TestWidgetFailed(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, _, _ := couple(t, g, "give-up", "2")
+	r.write("before")
+	r.awaitState("before", "read")
+	g.Pause() // so that this one is under way
+	r.write("under way")
+	r.awaitState("under way", "sending")
+	g.Kill()
+	r.until(`(el) => el.connection.state === "waiting"`, nil)
+	r.write("first")
+	r.write("second")
+	r.awaitState("first", "queued")
+	for _, text := range []string{"under way", "first", "second"} {
+		r.awaitState(text, "failed")
+	}
+	r.until(`(el) => [...el.shadowRoot.querySelectorAll("[role=status]")].some((s) => s.textContent.startsWith("Not sent"))`, nil)
+	press := func(text, button string) {
+		r.do(`(el, [text, button]) => [...el.shadowRoot.querySelectorAll(".message")].find((m) => m.querySelector(".text").textContent === text).querySelector("button." + button).click()`, []string{text, button})
+	}
+	press("first", "again")
+	r.until(`(el) => el.messages.some((m) => m.body === "first" && m.state !== "failed")`, nil)
+	press("second", "discard")
+	r.until(`(el) => !el.messages.some((m) => m.body === "second")`, nil)
+	press("under way", "discard")
+	r.until(`(el) => !el.messages.some((m) => m.body === "under way")`, nil)
+	g.Run()
+	r.online()
+	r.until(`(el) => el.messages.some((m) => m.body === "first")`, nil)
+	for _, m := range r.messages() {
+		if m.Body == "first" && m.State == "failed" { // it was down for longer than that once more
+			press("first", "again")
+		}
+	}
+	r.awaitState("first", "read")
+	r.write("after")
+	r.awaitState("after", "read")
+	exactly(t, "juliet has", j.bodies("in"), []string{"before", "first", "after"})
+}

@@ -1,0 +1,298 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/internal/testkit/cutproxy"
+	"holdfast/internal/testkit/gatewayproc"
+	"holdfast/internal/testkit/xmppclient"
+)
+
+// looks are how the widget is looked at.
+var looks = []struct {
+	name          string
+	dark          bool
+	width, height int
+}{
+	{"light-desktop", false, 1024, 720},
+	{"dark-desktop", true, 1024, 720},
+	{"light-phone", false, 320, 640},
+	{"dark-phone", true, 320, 640},
+}
+
+// inspect takes pictures of what a tab shows, in every look, and has axe-core and the page say what is wrong with it.
+func (c *chat) inspect(name string) {
+	c.t.Helper()
+	for _, l := range looks {
+		c.call("look", c.with(map[string]any{"dark": l.dark, "width": l.width, "height": l.height, "still": true}))
+		var violations []string
+		if err := json.Unmarshal(c.call("axe", c.with(nil)), &violations); err != nil {
+			c.t.Fatal(err)
+		}
+		for _, v := range violations {
+			c.t.Errorf("%s, %s: %s", name, l.name, v)
+		}
+		if wide := string(c.do(`(el) => document.documentElement.scrollWidth > innerWidth || [...el.shadowRoot.querySelectorAll(".panel:not([hidden]), .log")].some((e) => e.scrollWidth > e.clientWidth)`, nil)); wide != "false" {
+			c.t.Errorf("%s, %s: it is wider than its place", name, l.name)
+		}
+		c.picture(name + "-" + l.name)
+	}
+}
+
+// TestWidgetLooks: every state of a message, and every other thing that the widget shows, in light and dark, at a desk and
+// on the smallest phone: pictures of them are kept, and axe-core finds nothing wrong.
+func TestWidgetLooks(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	g.AddUsers("romeo", "juliet")
+	rNet, jNet := behind(t, g), behind(t, g)
+	all := newPeople(t)
+	romeo, juliet := all.person("romeo"), all.person("juliet")
+	site := sitePage(t, rNet.Addr())
+	r := romeo.at(site("contact", bare("juliet"), "name", "Juliet", "user", "romeo", "give-up", "2"))
+	r.until(`(el) => el.shadowRoot.querySelector("form.login")`, nil)
+	r.inspect("login")
+	r.login().online()
+	r.inspect("empty")
+	j := juliet.at(sitePage(t, jNet.Addr())("contact", bare("romeo"), "name", "Romeo", "user", "juliet")).login().online()
+	j.write("O Romeo, Romeo! wherefore art thou Romeo? See https://example.com/verona(1595).")
+	r.write("Shall I hear more, or shall I speak at this?")
+	r.awaitState("Shall I hear more, or shall I speak at this?", "read")
+	j.visible(false)
+	r.write("\U0001F339")
+	r.awaitState("\U0001F339", "delivered")
+	jNet.Each((*cutproxy.Link).Stall)
+	r.write("held by the server")
+	r.awaitState("held by the server", "held")
+	g.Pause()
+	r.write("given to the connection")
+	r.awaitState("given to the connection", "sending")
+	g.Kill()
+	r.until(`(el) => el.connection.state === "waiting"`, nil)
+	r.write("it will fail")
+	r.awaitState("it will fail", "failed")
+	r.awaitState("given to the connection", "failed")
+	r.do(`(el) => el.setAttribute("give-up", "900")`, nil)
+	r.until(`(el) => el.connection.state === "waiting" && [...el.shadowRoot.querySelectorAll(".message.failed")].length === 2`, nil)
+	r.do(`(el) => [...el.shadowRoot.querySelectorAll(".message.failed")].find((m) => m.textContent.includes("given")).querySelector("button.again").click()`, nil)
+	r.awaitState("given to the connection", "sending")
+	r.write("waits on this device")
+	r.awaitState("waits on this device", "queued")
+	r.until(`(el) => !el.shadowRoot.querySelector(".notice").hidden`, nil)
+	r.inspect("states")
+	g.Run()
+	r.online()
+	r.awaitState("waits on this device", "held")
+
+	// In other words.
+	r.do(`(el) => { el.lang = "de"; }`, nil)
+	r.until(`(el) => el.shadowRoot.querySelector("textarea").placeholder === "Nachricht schreiben" && el.messages.length > 3`, nil)
+	r.inspect("german")
+	r.do(`(el) => { el.lang = "fr"; el.strings = { send: "Envoyer", placeholder: "Écrire un message" }; }`, nil)
+	r.until(`(el) => el.shadowRoot.querySelector("textarea").placeholder === "Écrire un message" && el.shadowRoot.querySelector(".go").getAttribute("aria-label") === "Envoyer"
+		&& el.shadowRoot.querySelector(".log").getAttribute("aria-label") === "Messages with Juliet"`, nil)
+}
+
+// TestWidgetButton: as a button in the corner of a page, by keyboard alone.
+func TestWidgetButton(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, _, _ := couple(t, g)
+	b := r.at(sitePage(t, g.Addr())("contact", bare("juliet"), "name", "Juliet", "user", "romeo", "mode", "button"))
+	r.call("close", r.with(nil))
+	b.login().online()
+	j.write("are you there")
+	b.until(`(el) => el.unread === 1 && el.shadowRoot.querySelector(".launcher").getAttribute("aria-label").includes("1 unread") && document.title.startsWith("(1) ")`, nil)
+	j.awaitState("are you there", "delivered")
+	b.inspect("button")
+	focused := func(selector string) {
+		b.until(`(el, selector) => el.shadowRoot.activeElement?.matches(selector)`, selector)
+	}
+	press := func(keys ...string) {
+		for _, k := range keys {
+			b.call("press", b.with(map[string]any{"key": k}))
+		}
+	}
+	press("Tab")
+	focused(".launcher")
+	press("Enter")
+	focused("textarea")
+	j.awaitState("are you there", "read")
+	b.until(`(el) => el.unread === 0 && !document.title.startsWith("(")`, nil)
+	press("y", "e", "s", "Shift+Enter", "!", "Enter")
+	b.awaitState("yes\n!", "read")
+	b.inspect("open")
+	press("Shift+Tab")
+	focused(".log")
+	press("Shift+Tab")
+	focused(".close")
+	press("Escape")
+	focused(".launcher")
+	b.until(`(el) => el.shadowRoot.querySelector(".panel").hidden && !el.hasAttribute("open")`, nil)
+}
+
+// TestWidgetHostile: whatever a message holds is shown as text.
+func TestWidgetHostile(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, _, _ := couple(t, g)
+	j.call("close", j.with(nil))
+	evil := available(t, g, "juliet", "evil")
+	bodies := []string{
+		`<script>window.pwned = 1</script>`,
+		`<img src=x onerror="window.pwned = 1"><b>bold</b>`,
+		`"'><svg/onload=window.pwned=1>`,
+		"javascript:window.pwned=1 data:text/html,<script>1</script> https://user:pass@example.com/ http://ok.example/?a=<b>&c",
+		"{{constructor.constructor('window.pwned=1')()}} ${window.pwned=1}",
+		"\u202egpj.exe\u2066 \u200f\u05d0\u05d1\u05d2 \u0627\u0644\u0639\u0631\u0628\u064a\u0629",
+		"\u0085\u007f\u009f\ufeff\u200b\u2028\ufffd a\tb\nc",
+		strings.Repeat("W", 5000),
+		strings.Repeat("long \U0001F339 ", 11_000), // 110 kB
+	}
+	for i, b := range bodies {
+		evil.send(fmt.Sprintf("<message xmlns='jabber:client' type='chat' to='%s' id='h%d'><body>%s</body>"+
+			"<html xmlns='http://jabber.org/protocol/xhtml-im'><body xmlns='http://www.w3.org/1999/xhtml'><script>window.pwned = 1</script></body></html>"+
+			"<request xmlns='urn:xmpp:receipts'/></message>", bare("romeo"), i, xmppclient.Escape(b)))
+	}
+	for i := range bodies {
+		evil.expect("the receipt", func(e *xmppclient.Element) bool {
+			return e.Child("urn:xmpp:receipts", "received").Attr("id") == fmt.Sprintf("h%d", i)
+		})
+	}
+	r.until(`(el, n) => el.messages.length === n`, len(bodies))
+	if got := r.bodies("in"); !slices.Equal(got, bodies) {
+		t.Errorf("romeo has %q", got)
+	}
+	var shown []string
+	if err := json.Unmarshal(r.do(`(el) => [...el.shadowRoot.querySelectorAll(".text")].map((t) => t.textContent)`, nil), &shown); err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range bodies {
+		want := strings.NewReplacer("\u202e", "", "\u2066", "", "\u007f", "\u2421").Replace(b)
+		if shown[i] != want {
+			t.Errorf("shown is %.100q, want %.100q", shown[i], want)
+		}
+	}
+	var links []string
+	if err := json.Unmarshal(r.do(`(el) => [...el.shadowRoot.querySelectorAll(".text *")].map((e) => e.localName + " " + e.getAttribute("href") + " " + e.rel)`, nil), &links); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"a http://ok.example/?a= noopener noreferrer nofollow ugc"}; !slices.Equal(links, want) {
+		t.Errorf("elements in texts: %q, want %q", links, want)
+	}
+	if got := string(r.do(`() => window.pwned === undefined && document.querySelectorAll("script").length === 1`, nil)); got != "true" {
+		t.Error("something of a message was carried out")
+	}
+	// What can't be sent is not tried, or is sent as something that can.
+	if got := string(r.do(`(el) => el.send("x".repeat(200000)).then(() => "sent", (err) => err.message)`, nil)); !strings.Contains(got, "long") {
+		t.Errorf("200 kB: %s", got)
+	}
+	r.do(`(el) => el.send("a\u0000b\ud800c\u001b[31m")`, nil)
+	evil.expect("it without what XML has not", func(e *xmppclient.Element) bool {
+		return e.Child("", "body") != nil && e.Child("", "body").Text == "a\ufffdb\ufffdc\ufffd[31m"
+	})
+	r.online().inspect("hostile")
+}
+
+// TestWidgetDemo: what a newcomer sees: two people who chat, with no account, and a switch that can be pulled.
+func TestWidgetDemo(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, map[string]string{"HOLDFAST_DEMO": "true"})
+	visitor := newPeople(t).person("visitor")
+	demo := visitor.at("http://" + g.Addr() + "/")
+	r, j := demo.frame("romeo"), demo.frame("juliet")
+	for _, c := range []*chat{r, j} {
+		c.online()
+		c.until(`(el) => el.shadowRoot.querySelector(".presence").textContent === "online"`, nil)
+	}
+	address := r.do(`(el) => el.address`, nil)
+	r.write("But, soft! what light through yonder window breaks?")
+	j.awaitState("But, soft! what light through yonder window breaks?", "seen")
+	j.write("O Romeo, Romeo! wherefore art thou Romeo?")
+	r.awaitState("O Romeo, Romeo! wherefore art thou Romeo?", "seen")
+	pull := func(who string) {
+		demo.call("click", demo.with(map[string]any{"selector": "#" + who + " button"}))
+	}
+	pull("romeo")
+	r.write("Shall I hear more?")
+	r.awaitState("Shall I hear more?", "sending")
+	r.until(`(el) => el.connection.state === "waiting"`, nil)
+	r.write("Or shall I speak at this?")
+	r.awaitState("Or shall I speak at this?", "queued")
+	j.write("Romeo, doff thy name")
+	j.awaitState("Romeo, doff thy name", "held")
+	time.Sleep(300 * time.Millisecond) // nothing comes through
+	if got := j.bodies("in"); len(got) != 1 {
+		t.Errorf("juliet has %q", got)
+	}
+	demo.picture("demo-cut")
+	var violations []string
+	if err := json.Unmarshal(demo.call("axe", demo.with(nil)), &violations); err != nil || len(violations) > 0 {
+		t.Errorf("the demo page: %q, %v", violations, err)
+	}
+	start := time.Now()
+	pull("romeo")
+	r.awaitState("Or shall I speak at this?", "read")
+	j.awaitState("Romeo, doff thy name", "read")
+	t.Logf("all read %v after the network was back", time.Since(start).Round(time.Millisecond))
+	exactly(t, "juliet has", j.bodies("in"), []string{"But, soft! what light through yonder window breaks?", "Shall I hear more?", "Or shall I speak at this?"})
+	exactly(t, "romeo has", r.bodies("in"), []string{"O Romeo, Romeo! wherefore art thou Romeo?", "Romeo, doff thy name"})
+	demo.picture("demo")
+	demo.call("look", demo.with(map[string]any{"dark": true, "width": 320, "height": 640}))
+	demo.picture("demo-phone")
+	demo.call("reload", demo.with(nil))
+	r.online()
+	if again := r.do(`(el) => el.address`, nil); string(again) != string(address) {
+		t.Errorf("romeo was %s and is %s after a reload", address, again)
+	}
+	if n := strings.Count(g.Log(), "session bound"); n != 2 {
+		t.Errorf("%d sessions were bound for two people", n)
+	}
+}
+
+// TestWidgetGuests: strangers write to whom the operator named, to nobody else, and remain who they are.
+func TestWidgetGuests(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(map[string]string{"HOLDFAST_GUEST_CONTACTS": bare("support")}))
+	g.AddUsers("support", "boss")
+	all := newPeople(t)
+	stranger := all.owner("stranger")
+	site := sitePage(t, g.Addr())
+	guest := stranger.at(site("contact", bare("support"), "name", "Support")).online()
+	guest.write("is anybody there")
+	guest.awaitState("is anybody there", "held") // support is away
+	address := guest.do(`(el) => el.address`, nil)
+	var full string
+	if err := json.Unmarshal(address, &full); err != nil || !strings.HasPrefix(full, "guest-") {
+		t.Fatalf("the guest is %s, %v", address, err)
+	}
+	who, _, _ := strings.Cut(full, "/")
+	support := all.person("support").at(site("contact", who, "user", "support")).login().online()
+	guest.awaitState("is anybody there", "read")
+	support.write("how can I help")
+	support.awaitState("how can I help", "read")
+
+	boss := stranger.at(site("contact", bare("boss"), "name", "Boss"))
+	boss.write("I want a refund")
+	boss.awaitState("I want a refund", "failed")
+	boss.until(`(el) => el.shadowRoot.querySelector(".message.failed").textContent.includes("forbidden")`, nil)
+
+	stranger.restart()
+	guest = stranger.at(guest.url).online()
+	support.write("still you?")
+	guest.awaitState("still you?", "seen")
+	if again := guest.do(`(el) => el.address`, nil); !strings.HasPrefix(string(again), `"`+who+`/`) {
+		t.Errorf("the guest was %s and is %s", address, again)
+	}
+	exactly(t, "the guest has", guest.bodies("in"), []string{"how can I help", "still you?"})
+
+	closed := gatewayproc.Start(t, anySite(nil))
+	c := all.person("another").at(sitePage(t, closed.Addr())("contact", bare("support")))
+	c.until(`(el) => el.shadowRoot.querySelector(".notice.bad")?.textContent.includes("no guests")`, nil)
+	c.inspect("no-guests")
+}

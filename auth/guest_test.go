@@ -209,6 +209,13 @@ func TestWhomGuestsMayReach(t *testing.T) {
 	reach(each, false, guest, "alice@localhost")
 }
 
+// The widget makes the same name of the secret (webclient/test/small.test.ts).
+func TestGuestName(t *testing.T) {
+	if got, want := GuestName(strings.Repeat("s3", 22)), "guest-kapw5g4pb3dytrajz2of5iszatwf2aqs"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestGuestSettings(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"GUEST_CONTACTS": func(c *Config) { c.GuestContacts = []string{"localhost"} },

@@ -19,10 +19,10 @@ var looks = []struct {
 	dark          bool
 	width, height int
 }{
-	{"light-desktop", false, 1024, 720},
-	{"dark-desktop", true, 1024, 720},
-	{"light-phone", false, 320, 640},
-	{"dark-phone", true, 320, 640},
+	{"light-desktop", false, 900, 900},
+	{"dark-desktop", true, 900, 900},
+	{"light-phone", false, 320, 720},
+	{"dark-phone", true, 320, 720},
 }
 
 // inspect takes pictures of what a tab shows, in every look, and has axe-core and the page say what is wrong with it.
@@ -59,6 +59,12 @@ func TestWidgetLooks(t *testing.T) {
 	r.inspect("login")
 	r.login().online()
 	r.inspect("empty")
+	// What inspect relies on: axe-core looks into the widget.
+	r.do(`(el) => { const bad = document.createElement("img"); el.shadowRoot.querySelector(".panel").append(bad); }`, nil)
+	if found := string(r.call("axe", r.with(nil))); !strings.Contains(found, "image-alt") {
+		t.Errorf("axe-core does not see a picture without a text: %s", found)
+	}
+	r.do(`(el) => el.shadowRoot.querySelector(".panel > img").remove()`, nil)
 	j := juliet.at(sitePage(t, jNet.Addr())("contact", bare("romeo"), "name", "Romeo", "user", "juliet")).login().online()
 	j.write("O Romeo, Romeo! wherefore art thou Romeo? See https://example.com/verona(1595).")
 	r.write("Shall I hear more, or shall I speak at this?")
@@ -84,6 +90,7 @@ func TestWidgetLooks(t *testing.T) {
 	r.write("waits on this device")
 	r.awaitState("waits on this device", "queued")
 	r.until(`(el) => !el.shadowRoot.querySelector(".notice").hidden`, nil)
+	r.do(`(el) => { el.style.blockSize = "calc(100dvh - 100px)"; }`, nil)
 	r.inspect("states")
 	g.Run()
 	r.online()
@@ -242,11 +249,14 @@ func TestWidgetDemo(t *testing.T) {
 	t.Logf("all read %v after the network was back", time.Since(start).Round(time.Millisecond))
 	exactly(t, "juliet has", j.bodies("in"), []string{"But, soft! what light through yonder window breaks?", "Shall I hear more?", "Or shall I speak at this?"})
 	exactly(t, "romeo has", r.bodies("in"), []string{"O Romeo, Romeo! wherefore art thou Romeo?", "Romeo, doff thy name"})
+	for _, c := range []*chat{r, j} {
+		c.until(`(el) => el.shadowRoot.querySelector(".presence").textContent === "online"`, nil)
+	}
 	demo.picture("demo")
 	demo.call("look", demo.with(map[string]any{"dark": true, "width": 320, "height": 640}))
 	demo.picture("demo-phone")
 	demo.call("reload", demo.with(nil))
-	r.online()
+	r.online().until(`(el) => el.shadowRoot.querySelector(".presence").textContent === "online"`, nil)
 	if again := r.do(`(el) => el.address`, nil); string(again) != string(address) {
 		t.Errorf("romeo was %s and is %s after a reload", address, again)
 	}

@@ -10,7 +10,7 @@ import { bytes, mostBytes, sendable } from "./core/text.js";
 import { Store, type Change } from "./store/store.js";
 import { Tabs } from "./tabs/tabs.js";
 import { storeName } from "./guest-address.js";
-import { newSecret } from "./transport/guest.js";
+import { newSecret } from "./core/secret.js";
 import { StropheLink, type Login } from "./transport/strophe-link.js";
 
 export type Account = { kind: "guest"; profile: string } | { kind: "password"; user: string; password: string } | { kind: "token"; user: string; token: string };

@@ -2,7 +2,7 @@
 // way (package auth, GuestName).
 
 import { Store } from "./store/store.js";
-import { newSecret } from "./transport/guest.js";
+import { newSecret } from "./core/secret.js";
 
 const digits = "abcdefghijklmnopqrstuvwxyz234567";
 

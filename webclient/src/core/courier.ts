@@ -8,7 +8,7 @@
 
 import type { Change, Item, Store } from "../store/store.js";
 import { Chain } from "./events.js";
-import { idOf, type Incoming, type Ledger, type Link, type Listener, type Phase } from "./link.js";
+import { idOf, type Incoming, type Ledger, type Link, type Listener, type Numbered, type Phase } from "./link.js";
 import type { Received } from "./message.js";
 import * as stanzas from "./stanzas.js";
 import type { ChatState, Said } from "./stanzas.js";
@@ -37,7 +37,9 @@ export interface Settings {
 export class Courier implements Listener {
   readonly #chain: Chain;
   #link: Link | undefined;
-  #handled = 0; // stanzas that are safe here
+  #session = ""; // the id of the ledger that the steps so far were of; the link may be a session ahead
+  #unsettled: Numbered[] = []; // acknowledged, and the step that says so has not run yet
+  #handled = 0; // stanzas of it that are safe here
   #phase: Phase = { kind: "off" };
   #tick: ReturnType<typeof setInterval> | undefined;
   #closed = false;
@@ -54,12 +56,19 @@ export class Courier implements Listener {
   }
 
   async start(link: Link): Promise<void> {
-    const ledger = await this.store.ledger();
+    const ledger = await this.store.lead();
+    // The server tells of changes only, so what is known of the contacts goes on with the session.
+    for (const [from, show] of ledger ? await this.store.presences() : []) this.#resource(from, show);
     if (this.#closed) return;
     this.#link = link;
+    this.#session = ledger?.id ?? "";
     this.#handled = ledger?.hIn ?? 0;
     this.#tick = setInterval(() => this.#overdue(), 1000);
     link.start(ledger);
+  }
+
+  get stored(): number {
+    return this.#handled;
   }
 
   get phaseNow(): Phase {
@@ -70,8 +79,8 @@ export class Courier implements Listener {
   async stop(end = false): Promise<void> {
     this.#closed = true;
     clearInterval(this.#tick);
+    await this.#chain.idle;
     if (end) {
-      await this.#chain.idle;
       this.#link?.handled(this.#handled);
       this.#link?.end();
       const changes = await this.store.restart(new Set(), null);
@@ -122,6 +131,7 @@ export class Courier implements Listener {
       if (!link || !ledger) return;
       this.reports.me(ledger.boundJid);
       if (!resumed) {
+        this.#session = ledger.id;
         this.#handled = 0;
         this.#resources.clear();
         this.#told(await this.store.restart(new Set(), this.#snapshot()));
@@ -130,6 +140,8 @@ export class Courier implements Listener {
           this.reports.present(peer, false, "");
           if (link.ready) link.push([stanzas.subscription("subscribed", peer), stanzas.subscription("subscribe", peer)], false);
         }
+      } else {
+        for (const peer of this.settings.contacts()) this.#tellPresence(peer);
       }
       await this.#pump();
     });
@@ -141,8 +153,10 @@ export class Courier implements Listener {
     });
   }
 
-  acknowledged(ids: string[]): void {
+  acknowledged(stanzas: Numbered[]): void {
+    this.#unsettled.push(...stanzas);
     this.#step(async () => {
+      const ids = this.#unsettled.splice(0, stanzas.length).map(idOf);
       this.#told(await this.store.settle(new Set(ids), this.#snapshot()));
       await this.#pump();
     });
@@ -154,12 +168,12 @@ export class Courier implements Listener {
 
   stanza({ stanza, session, h }: Incoming): void {
     this.#step(async () => {
-      if (this.#link?.ledger?.id === session) this.#handled = h;
+      if (session === this.#session) this.#handled = Math.max(this.#handled, h);
       switch (stanza.localName) {
         case "message":
           return await this.#message(stanzas.read(stanza));
         case "presence":
-          return this.#presence(stanza);
+          return await this.#presence(stanza);
         case "iq": {
           const answer = stanzas.answer(stanza);
           if (answer !== undefined) this.#link?.push([answer], false);
@@ -184,12 +198,14 @@ export class Courier implements Listener {
   // #snapshot is the ledger as it is to be stored: with what is about to be sent, and what is safe here.
   #snapshot(more: string[] = []): Ledger | undefined {
     const ledger = this.#link?.ledger;
-    if (!ledger?.id) return undefined;
+    if (!ledger?.id || ledger.id !== this.#session) return undefined;
     const now = this.settings.now();
     return {
       ...ledger,
       hIn: this.#handled,
-      unacked: [...ledger.unacked, ...more.map((stanza) => ({ name: "message", stanza, queuedAt: now }))],
+      // What nothing says of the messages yet is not acknowledged yet.
+      hOutAcked: (ledger.hOutAcked - this.#unsettled.length) >>> 0,
+      unacked: [...this.#unsettled, ...ledger.unacked, ...more.map((stanza) => ({ name: "message", stanza, queuedAt: now }))],
     };
   }
 
@@ -255,21 +271,33 @@ export class Courier implements Listener {
     if (said.state !== undefined && said.at === undefined) this.reports.typing(peer, said.state);
   }
 
-  #presence(stanza: Element): void {
+  async #presence(stanza: Element): Promise<void> {
     const from = stanza.getAttribute("from") ?? "";
     const peer = stanzas.bare(from);
     const type = stanza.getAttribute("type");
+    if (![...this.settings.contacts()].includes(peer)) return;
     if (type === "subscribe") {
       // The page named this contact, so its wish is granted; nobody else's is answered.
-      for (const contact of this.settings.contacts()) if (contact === peer && this.#link?.ready) this.#link.push([stanzas.subscription("subscribed", peer)], false);
+      if (this.#link?.ready) this.#link.push([stanzas.subscription("subscribed", peer)], false);
       return;
     }
     if (type !== null && type !== "unavailable") return;
+    this.#resource(from, type === null ? (stanzas.child(stanza, "show")?.textContent ?? "") : undefined);
+    const all = [...this.#resources.values()].flatMap((resources) => [...resources]);
+    await this.store.keepPresences(all, this.#snapshot());
+    this.#tellPresence(peer);
+  }
+
+  // #resource notes what a resource of a contact shows, undefined when it is gone.
+  #resource(from: string, show: string | undefined): void {
+    const peer = stanzas.bare(from);
     const resources = this.#resources.get(peer) ?? new Map<string, string>();
-    if (type === null) {
-      if (resources.size < 20) resources.set(from, stanzas.child(stanza, "show")?.textContent ?? "");
-    } else resources.delete(from);
+    if (show === undefined) resources.delete(from);
+    else if (resources.size < 20) resources.set(from, show);
     this.#resources.set(peer, resources);
+  }
+
+  #tellPresence(peer: string): void {
     const { available, status } = this.present(peer);
     this.reports.present(peer, available, status);
   }

@@ -41,13 +41,15 @@ export interface Incoming {
 }
 
 export interface Listener {
+  // How many stanzas of the session are stored here: what <resume h/> says.
+  readonly stored: number;
   phase(phase: Phase): void;
   // A session is there; a new one knows nothing of what was sent before.
   ready(resumed: boolean): void;
   // The session cannot be resumed. The ids are of those stanzas, not acknowledged before, that the server had all the same.
   lost(acked: string[]): void;
-  // The server acknowledged the stanzas with these ids.
-  acknowledged(ids: string[]): void;
+  // The server acknowledged these stanzas, which are not in the ledger any more.
+  acknowledged(stanzas: Numbered[]): void;
   // The server asks how much was handled here.
   asked(): void;
   stanza(incoming: Incoming): void;

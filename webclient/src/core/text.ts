@@ -9,13 +9,15 @@ export interface Piece {
 // Schemes that a link may have. A text that says javascript: or data: stays a text.
 // eslint-disable-next-line no-control-regex
 const link = /\b(?:https?:\/\/|mailto:)[^\s<>"'`\u0000-\u0020\u007f-\u00a0\u2028\u2029\u202a-\u202e\u2066-\u2069]+/giu;
-const trailing = /[.,;:!?)\]}…»”’]+$/u;
+// Longer ones are a text.
+const mostLink = 2048; // characters
 
 // pieces finds links in a text. What it returns is the text again when joined.
 export function pieces(text: string): Piece[] {
   const all: Piece[] = [];
   let from = 0;
   for (const match of text.matchAll(link)) {
+    if (match[0].length > mostLink) continue;
     const found = trim(match[0]);
     const href = safe(found);
     if (href === undefined) continue;
@@ -27,15 +29,19 @@ export function pieces(text: string): Piece[] {
   return all;
 }
 
+const ends = new Set(".,;:!?])}…»”’");
+
 // trim leaves out what ends the sentence, not the link. A closing bracket belongs to it when the link opened one.
 function trim(found: string): string {
-  let cut = found.replace(trailing, "");
-  while (found.length > cut.length && found[cut.length] === ")" && count(cut, "(") > count(cut, ")")) cut = found.slice(0, cut.length + 1);
-  return cut;
-}
-
-function count(text: string, char: string): number {
-  return text.split(char).length - 1;
+  let open = 0;
+  for (const c of found) open += c === "(" ? 1 : c === ")" ? -1 : 0;
+  let end = found.length;
+  for (; end > 0; end--) {
+    const last = found.charAt(end - 1);
+    if (!ends.has(last) || (last === ")" && open >= 0)) break;
+    if (last === ")") open++;
+  }
+  return found.slice(0, end);
 }
 
 // safe is the address of a link, undefined when it is none to follow: no host, or a user name before it, which only

@@ -30,7 +30,16 @@ export const mostKept = 2000;
 // mostWaiting bounds what can be written while nothing can be sent.
 export const mostWaiting = 1000;
 
+// Deposed is why a tab that sent can write nothing more: another one sends now.
+export class Deposed extends Error {
+  constructor() {
+    super("another tab has taken over");
+  }
+}
+
 export class Store {
+  #leader = ""; // as which this tab sends
+
   private constructor(private readonly db: IDBDatabase) {}
 
   static async open(name: string, onLost: () => void): Promise<Store> {
@@ -155,19 +164,37 @@ export class Store {
 
   // The sending tab, of which there is one at a time.
 
-  ledger(): Promise<Ledger | undefined> {
-    return transact(this.db, "readonly", async (tx) => (await request(tx.objectStore("meta").get("ledger"))) as Ledger | undefined);
+  // lead makes this the sending tab, whatever another one believes, and returns how its session stands.
+  lead(): Promise<Ledger | undefined> {
+    return transact(this.db, "readwrite", async (tx) => {
+      const leader = crypto.randomUUID();
+      await request(tx.objectStore("meta").put(leader, "leader"));
+      this.#leader = leader;
+      return (await request(tx.objectStore("meta").get("ledger"))) as Ledger | undefined;
+    });
+  }
+
+  presences(): Promise<[string, string][]> {
+    return transact(this.db, "readonly", async (tx) => ((await request(tx.objectStore("meta").get("presences"))) as [string, string][] | undefined) ?? []);
   }
 
   // In what follows a ledger is how the session stands; undefined leaves it as it was, null forgets it.
 
   keep(ledger: Ledger | null | undefined): Promise<void> {
-    return transact(this.db, "readwrite", (tx) => this.#keep(tx, ledger));
+    return this.#led((tx) => this.#keep(tx, ledger));
+  }
+
+  // keepPresences notes what the contacts' resources show.
+  keepPresences(presences: [string, string][], ledger: Ledger | null | undefined): Promise<void> {
+    return this.#led(async (tx) => {
+      await request(tx.objectStore("meta").put(presences, "presences"));
+      await this.#keep(tx, ledger);
+    });
   }
 
   // give marks items as given to the session, whose ledger has their stanzas, before they go out.
   give(items: Item[], ledger: Ledger): Promise<Change[]> {
-    return transact(this.db, "readwrite", async (tx) => {
+    return this.#led(async (tx) => {
       const changes = new Changes();
       for (const item of items) {
         await request(tx.objectStore("queue").put({ ...item, sent: true }));
@@ -180,7 +207,7 @@ export class Store {
 
   // settle takes out what the server acknowledged, by the ids of the stanzas.
   settle(acked: ReadonlySet<string>, ledger: Ledger | null | undefined): Promise<Change[]> {
-    return transact(this.db, "readwrite", async (tx) => {
+    return this.#led(async (tx) => {
       const changes = new Changes();
       for (const item of await this.#items(tx)) {
         if (!item.sent || !acked.has(item.id)) continue;
@@ -194,7 +221,7 @@ export class Store {
 
   // restart ends a session: what the server had of it is acknowledged, the rest waits again, in its order.
   restart(acked: ReadonlySet<string>, ledger: Ledger | null | undefined): Promise<Change[]> {
-    return transact(this.db, "readwrite", async (tx) => {
+    return this.#led(async (tx) => {
       const changes = new Changes();
       for (const item of await this.#items(tx)) {
         if (!item.sent) continue;
@@ -215,7 +242,7 @@ export class Store {
 
   // overdue gives up what has waited since before a moment.
   overdue(before: number): Promise<Change[]> {
-    return transact(this.db, "readwrite", async (tx) => {
+    return this.#led(async (tx) => {
       const changes = new Changes();
       for (const item of await this.#items(tx)) {
         if (item.kind !== "message") continue;
@@ -231,7 +258,7 @@ export class Store {
 
   // take stores a message that came in, once, and has its receipt sent when it is one that is shown. It returns nothing for one that was there.
   take(m: Omit<Received, "key">, receiptId: string | undefined, ledger: Ledger | null | undefined): Promise<Received | undefined> {
-    return transact(this.db, "readwrite", async (tx) => {
+    return this.#led(async (tx) => {
       await this.#keep(tx, ledger);
       const messages = tx.objectStore("messages");
       const shown = (await request(tx.objectStore("meta").get(`shown ${m.with}`))) === true;
@@ -249,7 +276,7 @@ export class Store {
 
   // learn notes a fact about a message that was sent to somebody, by the id of its stanza.
   learn(peer: string, id: string, fact: Fact, ledger: Ledger | null | undefined): Promise<Change[]> {
-    return transact(this.db, "readwrite", async (tx) => {
+    return this.#led(async (tx) => {
       const changes = new Changes();
       await this.#keep(tx, ledger);
       const m = (await request(tx.objectStore("messages").index("identity").get([peer, "out", id]))) as Sent | undefined;
@@ -266,6 +293,15 @@ export class Store {
   }
 
   // Parts of transactions.
+
+  // #led is a transaction of the sending tab: one that was frozen and comes to itself must not write what was.
+  #led<T>(f: (tx: IDBTransaction) => Promise<T>): Promise<T> {
+    return transact(this.db, "readwrite", async (tx) => {
+      if ((await request(tx.objectStore("meta").get("leader"))) !== this.#leader) throw new Deposed();
+      return await f(tx);
+    });
+  }
+
 
   async #keep(tx: IDBTransaction, ledger: Ledger | null | undefined): Promise<void> {
     if (ledger === undefined) return;

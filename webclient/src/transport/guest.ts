@@ -4,12 +4,6 @@ import { Strophe } from "strophe.js";
 // 4505). Without one it would be somebody else after each reconnection.
 export const secretPrefix = "holdfast:";
 
-// newSecret is 256 bits as base64url.
-export function newSecret(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(32));
-  return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
-}
-
 export function anonymous(secret: string): new () => InstanceType<typeof Strophe.SASLMechanism> {
   return class extends Strophe.SASLMechanism {
     constructor() {

@@ -357,17 +357,17 @@ export class StropheLink implements Link {
       load: (): SMState | null => {
         if (!this.ledger) return null;
         this.#entries = [...this.ledger.unacked];
-        return { ...(this.ledger as unknown as SMState), unacked: [...this.ledger.unacked], enabled: false, enableSent: false, resumed: false };
+        return { ...(this.ledger as unknown as SMState), hIn: this.listener.stored, unacked: [...this.ledger.unacked], enabled: false, enableSent: false, resumed: false };
       },
       save: (_key: string, state: SMState): void => {
         if (attempt !== this.#attempt) return;
         const open: Numbered[] = state.unacked;
         const first = open[0];
         const acked = first ? Math.max(0, this.#entries.indexOf(first)) : this.#entries.length;
-        const ids = this.#entries.slice(0, acked).map(idOf);
+        const gone = this.#entries.slice(0, acked);
         this.#entries = [...open];
         if (state.id) this.ledger = state as unknown as Ledger;
-        if (ids.length > 0) this.listener.acknowledged(ids);
+        if (gone.length > 0) this.listener.acknowledged(gone);
       },
       clear: (): void => undefined, // what was lost is told by onFailed
     };

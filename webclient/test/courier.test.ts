@@ -1,0 +1,280 @@
+import "fake-indexeddb/auto";
+import { describe, expect, it } from "vitest";
+import { Courier, type Reports } from "../src/core/courier.js";
+import type { Received } from "../src/core/message.js";
+import * as stanzas from "../src/core/stanzas.js";
+import { Store } from "../src/store/store.js";
+import { FakeLink, FakeServer } from "./fake-server.js";
+
+const peer = "juliet@there";
+let databases = 0;
+let ids = 0;
+
+// A device with a page that may end at any moment and another that goes on.
+class Device {
+  store!: Store;
+  courier!: Courier;
+  link!: FakeLink;
+  readonly came: Received[] = [];
+  readonly failed: unknown[] = [];
+  now = 1_000_000;
+
+  private constructor(
+    readonly name: string,
+    readonly server: FakeServer,
+  ) {}
+
+  static async make(server = new FakeServer()): Promise<Device> {
+    const d = new Device(`db${++databases}`, server);
+    await d.page();
+    return d;
+  }
+
+  // page starts a new page, without a word to the one before.
+  async page(): Promise<void> {
+    this.store = await Store.open(this.name, () => undefined);
+    await this.store.show(peer);
+    const reports: Reports = {
+      changed: () => undefined,
+      came: (m) => this.came.push(m),
+      typing: () => undefined,
+      present: () => undefined,
+      phase: () => undefined,
+      me: () => undefined,
+      failed: (err) => this.failed.push(err),
+    };
+    this.courier = new Courier(this.store, reports, { giveUp: 60_000, contacts: () => [peer], now: () => this.now, id: () => `i${++ids}` });
+    this.link = new FakeLink(this.server).listen(this.courier);
+    await this.courier.start(this.link);
+  }
+
+  // crash ends the page between two of its steps, or in the middle of one.
+  async crash(): Promise<void> {
+    this.link.stop();
+    void this.courier.stop();
+    await this.page();
+  }
+
+  async write(text: string): Promise<number> {
+    const m = await this.store.write(peer, `m${++ids}`, text, this.now);
+    if (!m) throw new Error("full");
+    this.courier.wake();
+    return m.key;
+  }
+
+  // quiet waits until nothing moves any more.
+  async quiet(): Promise<void> {
+    for (let n = 0; n < 12; n++) {
+      this.link.deliver();
+      await new Promise((resolve) => setTimeout(resolve, 4));
+    }
+  }
+
+  async states(): Promise<string[]> {
+    return (await this.store.messages(peer, 1000)).flatMap((m) => (m.dir === "out" ? [m.state] : []));
+  }
+}
+
+const from = (inner: string, id = `x${++ids}`): string => `<message xmlns="jabber:client" type="chat" from="${peer}/r" id="${id}">${inner}</message>`;
+const incoming = (text: string, id?: string): string => from(`<body>${text}</body><request xmlns="${stanzas.ns.receipts}"/><markable xmlns="${stanzas.ns.markers}"/>`, id);
+
+describe("courier", () => {
+  it("tells where a message is: queued, sending, held, delivered, read", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    d.link.cut();
+    const key = await d.write("hello");
+    await d.quiet();
+    expect(await d.states()).toEqual(["queued"]);
+    d.link.connect();
+    d.link.lossy = true;
+    await d.quiet();
+    expect(await d.states()).toEqual(["sending"]);
+    d.link.cut();
+    d.link.connect();
+    await d.quiet();
+    expect(await d.states()).toEqual(["held"]);
+    const [m] = await d.store.get([key]);
+    d.server.send(from(`<received xmlns="${stanzas.ns.receipts}" id="${m?.id}"/>`));
+    await d.quiet();
+    expect(await d.states()).toEqual(["delivered"]);
+    d.server.send(from(`<displayed xmlns="${stanzas.ns.markers}" id="${m?.id}"/>`));
+    await d.quiet();
+    expect(await d.states()).toEqual(["read"]);
+    expect(d.server.got).toHaveLength(1);
+    expect(d.failed).toEqual([]);
+  });
+
+  it("believes a receipt of the other side only", async () => {
+    const d = await Device.make();
+    await d.write("hello");
+    await d.quiet();
+    const [m] = await d.store.messages(peer, 1);
+    d.server.send(`<message xmlns="jabber:client" from="tybalt@there/r"><received xmlns="${stanzas.ns.receipts}" id="${m?.id}"/></message>`);
+    await d.quiet();
+    expect(await d.states()).toEqual(["held"]);
+  });
+
+  it("fails what comes back, says why, and sends it again when the user wants it", async () => {
+    const d = await Device.make();
+    const key = await d.write("hello");
+    await d.quiet();
+    const [m] = await d.store.get([key]);
+    d.server.send(`<message xmlns="jabber:client" type="error" from="${peer}" id="${m?.id}"><error type="auth"><forbidden xmlns="${stanzas.ns.stanzas}"/></error></message>`);
+    await d.quiet();
+    expect((await d.store.get([key]))[0]).toMatchObject({ state: "failed", reason: { kind: "error", condition: "forbidden" } });
+    await d.store.again(key, d.now);
+    d.courier.wake();
+    await d.quiet();
+    expect(await d.states()).toEqual(["held"]);
+    expect(d.server.got).toEqual([m?.id, m?.id]);
+  });
+
+  it("stays failed when the acknowledgement comes after the error", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    d.link.lossy = true; // so that it is not acknowledged yet
+    const key = await d.write("hello");
+    await d.quiet();
+    const [m] = await d.store.get([key]);
+    await d.store.learn(peer, m?.id ?? "", { kind: "refused", condition: "forbidden", text: "" }, undefined);
+    d.link.cut();
+    d.link.connect();
+    await d.quiet();
+    expect(await d.states()).toEqual(["failed"]);
+    expect(await d.store.queue()).toEqual([]);
+  });
+
+  it("gives up what waits too long, and what was given up does not go by itself", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    d.link.cut();
+    const key = await d.write("hello");
+    d.now += 120_000;
+    await expect.poll(async () => (await d.states())[0], { timeout: 5000 }).toBe("failed");
+    d.link.connect();
+    await d.quiet();
+    expect(d.server.got).toEqual([]);
+    await d.store.again(key, d.now);
+    d.courier.wake();
+    await d.quiet();
+    expect(await d.states()).toEqual(["held"]);
+    expect(d.server.got).toHaveLength(1);
+  });
+
+  it("does not send what the user discarded, and counts right all the same", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    d.link.lossy = true;
+    const key = await d.write("first");
+    await d.write("second");
+    await d.quiet();
+    d.link.cut();
+    await d.store.overdue(d.now + 1);
+    expect(await d.states()).toEqual(["failed", "failed"]);
+    expect((await d.store.discard(key))?.item?.sent).toBe(true);
+    d.courier.withdraw();
+    await d.quiet();
+    d.link.connect();
+    await d.quiet();
+    expect(d.server.got).toHaveLength(1);
+    expect(await d.states()).toEqual(["held"]);
+    await d.write("third");
+    await d.quiet();
+    expect(await d.states()).toEqual(["held", "held"]);
+    expect(await d.store.queue()).toEqual([]);
+  });
+
+  it("takes a message once, and receipts it each time", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    d.server.send(incoming("hello", "a"));
+    d.server.send(incoming("hello", "a"));
+    await d.quiet();
+    d.server.send(incoming("hello", "a"));
+    await d.quiet();
+    expect(d.came.map((m) => m.body)).toEqual(["hello"]);
+    expect(await d.store.messages(peer, 10)).toHaveLength(1);
+    expect(d.server.all.filter((id) => id.startsWith("i")).length).toBeGreaterThan(1);
+  });
+
+  it("sends no receipt for what this device does not show", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    const before = d.server.all.length;
+    d.server.send(incoming("psst").replace(peer, "stranger@there"));
+    await d.quiet();
+    expect(d.server.all.length).toBe(before);
+    expect(await d.store.messages("stranger@there", 10)).toHaveLength(1);
+  });
+
+  it("marks what was seen, once, with the last that asked for it", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    for (const text of ["a", "b", "c"]) d.server.send(incoming(text));
+    await d.quiet();
+    const all = await d.store.messages(peer, 10);
+    const last = all.at(-1);
+    if (!last) throw new Error("nothing came");
+    expect((await d.store.see(peer, last.key, `i${++ids}`)).keys).toHaveLength(3);
+    expect((await d.store.see(peer, last.key, `i${++ids}`)).keys).toHaveLength(0);
+    expect((await d.store.queue()).filter((i) => i.kind === "displayed").map((i) => i.of)).toEqual([last.id]);
+  });
+
+  // The heart of it: whatever breaks, each message arrives once and in order, and all of them are held in the end.
+  for (let seed = 1; seed <= 12; seed++) {
+    it(`loses and repeats nothing, whatever breaks (${seed})`, async () => {
+      let x = seed * 2654435761;
+      const random = (n: number): number => {
+        x ^= x << 13;
+        x ^= x >>> 17;
+        x ^= x << 5;
+        return Math.abs(x) % n;
+      };
+      const d = await Device.make();
+      let written = 0;
+      let sent = 0;
+      const tick = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, random(4)));
+      for (let step = 0; step < 120; step++) {
+        switch (random(12)) {
+          case 0:
+            d.link.cut();
+            break;
+          case 1:
+            d.link.lossy = d.link.ready;
+            break;
+          case 2:
+            await d.crash();
+            break;
+          case 3:
+            if (!d.link.ready) d.server.forget(true);
+            break;
+          case 4:
+          case 5:
+            d.server.send(incoming(`t${sent++}`));
+            break;
+          case 6:
+          case 7:
+          case 8:
+            await d.write(`w${written++}`);
+            break;
+          case 9:
+            d.link.connect();
+            break;
+          default:
+            d.link.deliver();
+        }
+        await tick();
+      }
+      d.link.cut();
+      d.link.connect();
+      await d.quiet();
+      await d.quiet();
+      expect(d.failed).toEqual([]);
+      expect(new Set(await d.states())).toEqual(new Set(["held"]));
+      const out = (await d.store.messages(peer, 1000)).filter((m) => m.dir === "out").map((m) => m.id);
+      expect(d.server.got).toEqual(out);
+      expect(await d.store.queue()).toEqual([]);
+    });
+  }
+});

@@ -17,7 +17,7 @@ build: ## the static binary bin/gateway
 	@scripts/build.sh bin/gateway
 
 .PHONY: test
-test: install check unit fuzz static dockerfile e2e ## install what is missing, then run everything
+test: install check webclient unit fuzz static dockerfile e2e ## install what is missing, then run everything
 
 .PHONY: install
 install: ## what the tests need, where it is missing
@@ -26,6 +26,14 @@ install: ## what the tests need, where it is missing
 .PHONY: check
 check: ## formatting, vet, linters, the settings table
 	scripts/check.sh
+
+.PHONY: webclient
+webclient: ## types, lint and unit tests of the web client, and whether its dist is what its source makes
+	scripts/webclient.sh
+
+.PHONY: webclient-dist
+webclient-dist: ## build the web client anew into webclient/dist
+	scripts/webclient.sh --build
 
 .PHONY: unit
 unit: ## all packages but e2e, with the race detector, shuffled

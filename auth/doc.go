@@ -9,6 +9,10 @@
 // SaltedPassword, which is as good as the password to who steals the database, has no SHA-512, refuses user names
 // with an escaped '=', and puts stored keys into its error texts.
 //
+// ANONYMOUS (RFC 4505, XEP-0175), where the operator names whom guests may write to, makes an account without
+// credentials. The trace information may be a secret of which the guest's name is made, so that a client can be the
+// same guest again; see GuestName.
+//
 // # At rest
 //
 // For each hash an account has its own random salt, the iteration count, StoredKey and ServerKey (RFC 5802 §3), never

@@ -145,7 +145,7 @@ func TestGuestsTakeNoAccounts(t *testing.T) {
 
 func TestGuestsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newService(t, newMemStore(), withGuests(func(c *Config) { c.GuestLifetime = 24 * time.Hour }))
+		s := newService(t, newMemStore(), withGuests(func(c *Config) { c.GuestLifetime = 40 * time.Minute }))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var removed []stanza.Addr
@@ -164,13 +164,13 @@ func TestGuestsAreForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			time.Sleep(12 * time.Hour)
+			time.Sleep(20 * time.Minute)
 			synctest.Wait()
 			if user, err := anonymous(t, s, guestSecretOfTests, home); user != stays || err != nil {
 				t.Fatalf("%v, %v", user, err)
 			}
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		if !slices.Equal(removed, []stanza.Addr{goes}) {
 			t.Errorf("removed: %v, want %v", removed, goes)

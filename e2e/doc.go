@@ -5,6 +5,7 @@
 // gateways are also paused and drained, and Redis and PostgreSQL go away and come back.
 //
 // Everything here takes seconds to minutes and is skipped by `go test -short`. The random schedules are drawn from
-// E2E_SEED, which is printed; E2E_SCALE multiplies the lengths of the runs. E2E_SCREENSHOTS names a folder for pictures of
-// the pages.
+// E2E_SEED, which is printed; E2E_SCALE multiplies the lengths of the runs. The widget of
+// webclient/ is driven as people do it, and pictures of it are left in artifacts/; E2E_SCREENSHOTS names another folder, and
+// has pictures taken of the other pages too.
 package e2e

@@ -65,6 +65,7 @@ npm_packages() { # folder
 	(cd "$1" && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.installed)
 }
 npm_packages e2e/clients
+npm_packages webclient
 npm_packages scripts/dockerfilelint
 
 go mod download

@@ -25,6 +25,7 @@ type Config struct {
 	Cache           int           `env:"AUTH_CACHE" desc:"credentials, remembered PLAIN passwords and existing or unknown users kept in memory, this many of each; 0 for no limit"`
 	CacheAge        time.Duration `env:"AUTH_CACHE_AGE" desc:"how long a change by another process (gateway user) may go unseen; 0 looks at each login"`
 	HashParallel    int           `env:"AUTH_HASH_PARALLEL" desc:"passwords hashed at the same time, the others wait; 0 for no limit"`
+	TokenSecretFile string        `env:"AUTH_TOKEN_SECRET_FILE" desc:"file with a secret of 32 bytes or more, with which the site's own server signs JSON Web Tokens (HS256) that users log in with (SASL OAUTHBEARER); empty: no tokens"`
 
 	Registration     string `env:"REGISTRATION" desc:"in-band registration (XEP-0077): off, or open for everybody"`
 	RegistrationRate int    `env:"REGISTRATION_RATE" desc:"accounts a minute from one address (IPv6: one /64), attempts at taken names included; 0 for no limit"`

@@ -13,6 +13,9 @@
 // credentials. The trace information may be a secret of which the guest's name is made, so that a client can be the
 // same guest again; see GuestName.
 //
+// OAUTHBEARER (RFC 7628), where there is a secret for it, takes JSON Web Tokens that the site's own server signed, and
+// makes accounts for users whom it did not know.
+//
 // # At rest
 //
 // For each hash an account has its own random salt, the iteration count, StoredKey and ServerKey (RFC 5802 §3), never

@@ -19,8 +19,9 @@ import (
 type Exchange struct {
 	s         *Service
 	mechanism string
-	family    *family // nil for PLAIN and ANONYMOUS
-	guest     bool    // ANONYMOUS
+	family    *family // nil for mechanisms without one
+	only      step    // of a mechanism that mellium does not drive
+	refused   bool    // the token was, and the client has still to answer to that
 	domain    string
 	from      netip.Addr
 	neg       *sasl.Negotiator
@@ -34,6 +35,15 @@ type Exchange struct {
 	failure error // what a callback found, where mellium's own error says less
 }
 
+// step says whose the steps of a mechanism are.
+type step uint8
+
+const (
+	melliumStep step = iota
+	guestStep
+	tokenStep
+)
+
 // Step takes the client's next message, without base64, and returns what to answer. With done, the challenge is the
 // additional data with success (nil for none) and User says who it is. An empty first message stands for no initial
 // response (RFC 6120 §6.4.2) and is answered with an empty challenge, but for ANONYMOUS, which takes it for no trace. The error is a Failure; the exchange is over
@@ -42,7 +52,7 @@ func (e *Exchange) Step(ctx context.Context, response []byte) (challenge []byte,
 	if e.over {
 		return nil, false, MalformedRequest
 	}
-	if !e.guest && !e.started && !e.asked && len(response) == 0 {
+	if e.only != guestStep && !e.started && !e.asked && len(response) == 0 {
 		e.asked = true
 		return []byte{}, false, nil
 	}
@@ -61,8 +71,12 @@ func (e *Exchange) Step(ctx context.Context, response []byte) (challenge []byte,
 }
 
 func (e *Exchange) step(ctx context.Context, response []byte) (challenge []byte, done bool, err error) {
-	if e.guest {
+	switch e.only {
+	case guestStep:
 		return nil, true, e.anonymous(ctx, response)
+	case tokenStep:
+		return e.bearer(ctx, response)
+	case melliumStep:
 	}
 	e.ctx = ctx
 	more, challenge, err := e.neg.Step(response)

@@ -29,6 +29,7 @@ type Service struct {
 	usual        *lru[place, struct{}] // whence users logged in lately
 	registered   *rate[netip.Addr]
 	guests       *guests
+	tokens       *tokens // nil for none
 }
 
 type mechanism struct {
@@ -68,6 +69,9 @@ func New(cfg Config, accounts *Accounts, log *slog.Logger, reg prometheus.Regist
 	if s.guests, err = newGuests(cfg); err != nil {
 		return nil, fmt.Errorf("auth: %w", err)
 	}
+	if s.tokens, err = openTokens(cfg); err != nil {
+		return nil, fmt.Errorf("auth: %w", err)
+	}
 	if s.metrics, err = newMetrics(s, reg); err != nil {
 		return nil, err
 	}
@@ -83,6 +87,9 @@ func (s *Service) Mechanisms(secure bool) []string {
 			names = append(names, m.name)
 		}
 	}
+	if s.tokens != nil && secure {
+		names = append(names, OAuthBearer)
+	}
 	if s.GuestsAllowed() {
 		names = append(names, Anonymous)
 	}
@@ -91,15 +98,21 @@ func (s *Service) Mechanisms(secure bool) []string {
 
 // Begin starts an exchange for one of the gateway's domains. The error is a Failure.
 func (s *Service) Begin(name, domain string, from netip.Addr, secure bool) (*Exchange, error) {
+	e := &Exchange{s: s, mechanism: name, domain: domain, from: from}
 	if name == Anonymous && s.GuestsAllowed() {
-		return &Exchange{s: s, mechanism: name, guest: true, domain: domain, from: from}, nil
+		e.only = guestStep
+		return e, nil
 	}
+	token := name == OAuthBearer && s.tokens != nil
 	i := slices.IndexFunc(s.mechanisms, func(m mechanism) bool { return m.name == name })
-	if i < 0 {
+	if i < 0 && !token {
 		s.metrics.attempts.WithLabelValues("other", InvalidMechanism.condition).Inc()
 		return nil, InvalidMechanism
 	}
-	m := s.mechanisms[i]
+	var m mechanism
+	if !token {
+		m = s.mechanisms[i]
+	}
 	if m.family == nil && !secure {
 		s.metrics.attempts.WithLabelValues(name, MechanismTooWeak.condition).Inc()
 		return nil, MechanismTooWeak
@@ -108,7 +121,11 @@ func (s *Service) Begin(name, domain string, from netip.Addr, secure bool) (*Exc
 		s.metrics.attempts.WithLabelValues(name, "refused").Inc()
 		return nil, TooManyFailures
 	}
-	e := &Exchange{s: s, mechanism: name, family: m.family, domain: domain, from: from}
+	if token {
+		e.only = tokenStep
+		return e, nil
+	}
+	e.family = m.family
 	e.neg = sasl.NewServer(m.sasl, e.plain, sasl.SaltedCredentials(e.salted))
 	return e, nil
 }

@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -305,4 +310,36 @@ func TestWidgetGuests(t *testing.T) {
 	c := all.person("another").at(sitePage(t, closed.Addr())("contact", bare("support")))
 	c.until(`(el) => el.shadowRoot.querySelector(".notice.bad")?.textContent.includes("no guests")`, nil)
 	c.inspect("no-guests")
+}
+
+// TestWidgetToken: the site's own server says who its user is.
+func TestWidgetToken(t *testing.T) {
+	long(t)
+	secret := []byte(strings.Repeat("the site's secret ", 3))
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := gatewayproc.Start(t, anySite(map[string]string{"HOLDFAST_AUTH_TOKEN_SECRET_FILE": file}))
+	g.AddUsers("support")
+	support := available(t, g, "support", "desk")
+	sign := func(user string, key []byte) string {
+		encode := base64.RawURLEncoding.EncodeToString
+		signed := encode([]byte(`{"alg":"HS256"}`)) + "." + encode(fmt.Appendf(nil, `{"sub":%q,"exp":%d}`, user, time.Now().Add(time.Minute).Unix()))
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(signed))
+		return signed + "." + encode(mac.Sum(nil))
+	}
+	c := newPeople(t).person("customer").at(sitePage(t, g.Addr())("contact", bare("support"), "user", "customer"))
+	login := func(token string) {
+		c.do(`(el, token) => el.login({ user: "customer", token })`, token)
+	}
+	login(sign("customer", []byte(strings.Repeat("a guess ", 8))))
+	c.until(`(el) => el.connection.state === "refused" && el.shadowRoot.querySelector(".notice.bad")`, nil)
+	login(sign("customer", secret))
+	c.online().write("about my order")
+	c.awaitState("about my order", "held")
+	if m := support.expect("the message", func(e *xmppclient.Element) bool { return e.Child("", "body") != nil }); !strings.HasPrefix(m.Attr("from"), bare("customer")+"/") {
+		t.Errorf("it came from %s", m.Attr("from"))
+	}
 }

@@ -342,4 +342,14 @@ func TestWidgetToken(t *testing.T) {
 	if m := support.expect("the message", func(e *xmppclient.Element) bool { return e.Child("", "body") != nil }); !strings.HasPrefix(m.Attr("from"), bare("customer")+"/") {
 		t.Errorf("it came from %s", m.Attr("from"))
 	}
+	c.do(`(el) => el.logout()`, nil)
+	c.until(`(el) => el.shadowRoot.querySelector("form.login") && el.connection.state === "off"`, nil)
+	ended := func() bool {
+		return slices.ContainsFunc(strings.Split(g.Log(), "\n"), func(line string) bool {
+			return strings.Contains(line, `msg="session ended"`) && strings.Contains(line, "user="+bare("customer"))
+		})
+	}
+	if !await(within(t, 10*time.Second), ended) {
+		t.Error("the session waits for a client that logged out")
+	}
 }

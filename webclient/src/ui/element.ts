@@ -213,9 +213,12 @@ export class HoldfastChat extends HTMLElement {
       this.#texts,
       this.#language,
       name,
-      { again: (key) => void client.resend(key), discard: (key) => void this.#discard(client, key) },
+      {
+        again: (key) => this.#quietly(client, client.resend(key)),
+        discard: (key) => this.#quietly(client, this.#discard(client, key)),
+      },
       (key) => {
-        if (this.isOpen) void client.seen(key);
+        if (this.isOpen) this.#quietly(client, client.seen(key));
       },
     );
     this.#log = log;
@@ -246,7 +249,7 @@ export class HoldfastChat extends HTMLElement {
   #news(client: Client, view: View, log: Log, news: News): void {
     switch (news.kind) {
       case "messages":
-        void this.#changed(client, log, news.keys);
+        this.#quietly(client, this.#changed(client, log, news.keys));
         return;
       case "came":
         view.typing("");
@@ -353,6 +356,13 @@ export class HoldfastChat extends HTMLElement {
     this.#view?.unread(count);
     unreadInTitle(this, this.getAttribute("title-count") === "off" ? 0 : count);
     this.#emit("holdfast-unread", { count });
+  }
+
+  // #quietly says what failed, unless it is because the widget was closed or made anew meanwhile.
+  #quietly(client: Client, work: Promise<unknown>): void {
+    work.catch((error: unknown) => {
+      if (this.#client === client) this.#emit("holdfast-error", { error });
+    });
   }
 
   #emit(name: string, detail: object): void {

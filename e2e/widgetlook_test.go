@@ -42,6 +42,18 @@ func (c *chat) inspect(name string) {
 		for _, v := range violations {
 			c.t.Errorf("%s, %s: %s", name, l.name, v)
 		}
+		c.glance(name, l.name)
+	}
+}
+
+// glance takes pictures in some looks, and has the page say whether everything fits.
+func (c *chat) glance(name string, some ...string) {
+	c.t.Helper()
+	for _, l := range looks {
+		if !slices.Contains(some, l.name) {
+			continue
+		}
+		c.call("look", c.with(map[string]any{"dark": l.dark, "width": l.width, "height": l.height, "still": true}))
 		if wide := string(c.do(`(el) => document.documentElement.scrollWidth > innerWidth || [...el.shadowRoot.querySelectorAll(".panel:not([hidden]), .log")].some((e) => e.scrollWidth > e.clientWidth)`, nil)); wide != "false" {
 			c.t.Errorf("%s, %s: it is wider than its place", name, l.name)
 		}
@@ -208,7 +220,7 @@ func TestWidgetHostile(t *testing.T) {
 	evil.expect("it without what XML has not", func(e *xmppclient.Element) bool {
 		return e.Child("", "body") != nil && e.Child("", "body").Text == "a\ufffdb\ufffdc\ufffd[31m"
 	})
-	r.online().inspect("hostile")
+	r.online().glance("hostile", looks[0].name, looks[3].name)
 }
 
 // TestWidgetDemo: what a newcomer sees: two people who chat, with no account, and a switch that can be pulled.

@@ -75,17 +75,14 @@ func (h *Handler) addWidget() error {
 	if err != nil {
 		return err
 	}
-	for name, f := range map[string]*file{
-		"/widget.js":   {content: content, cache: aWhile},
-		pinned:         {content: content, cache: forEver},
-		"/widget.json": {content: about, cache: aWhile},
-	} {
-		f.shared = true
-		if err := h.add(name, f); err != nil {
-			return err
-		}
+	widget := &file{content: content, cache: aWhile, shared: true}
+	if err := h.add("/widget.js", widget); err != nil {
+		return err
 	}
-	return nil
+	same := *widget
+	same.cache = forEver
+	h.put(pinned, &same)
+	return h.add("/widget.json", &file{content: about, cache: aWhile, shared: true})
 }
 
 func (h *Handler) addDemo(domain string) error {
@@ -136,9 +133,13 @@ func (h *Handler) add(pattern string, f *file) error {
 	if buf.Len() < len(f.content) {
 		f.zipped = buf.Bytes()
 	}
-	h.files[name] = f
-	h.paths = append(h.paths, pattern)
+	h.put(pattern, f)
 	return nil
+}
+
+func (h *Handler) put(pattern string, f *file) {
+	h.files[strings.TrimSuffix(pattern, "{$}")] = f
+	h.paths = append(h.paths, pattern)
 }
 
 // ServeHTTP implements http.Handler.

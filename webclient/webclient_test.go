@@ -48,15 +48,16 @@ func body(t *testing.T, r *http.Response) []byte {
 }
 
 func TestNothingIsServedUnlessAsked(t *testing.T) {
+	none, byDefault := handler(t, Config{}), handler(t, DefaultConfig())
 	for _, path := range []string{"/", "/widget.js", "/widget.json", "/demo/demo.js", "/demo/settings.json", "/demo/side.html"} {
-		if got := get(t, handler(t, Config{}), path).StatusCode; got != http.StatusNotFound {
+		if got := get(t, none, path).StatusCode; got != http.StatusNotFound {
 			t.Errorf("%s: %d", path, got)
 		}
 		want := http.StatusNotFound
 		if strings.HasPrefix(path, "/widget") {
 			want = http.StatusOK
 		}
-		if got := get(t, handler(t, DefaultConfig()), path).StatusCode; got != want {
+		if got := get(t, byDefault, path).StatusCode; got != want {
 			t.Errorf("by default, %s: %d", path, got)
 		}
 	}

@@ -7,7 +7,7 @@ import type { Phase } from "./core/link.js";
 import type { Message, Received, Sent } from "./core/message.js";
 import { bare, type ChatState } from "./core/stanzas.js";
 import { bytes, mostBytes, sendable } from "./core/text.js";
-import { Store, type Change } from "./store/store.js";
+import { Deposed, Store, type Change } from "./store/store.js";
 import { Tabs } from "./tabs/tabs.js";
 import { storeName } from "./guest-address.js";
 import { newSecret } from "./core/secret.js";
@@ -196,7 +196,8 @@ export class Client {
       present: (peer, available, status) => this.#say({ say: "presence", peer, available, status }),
       phase: (phase) => this.#say({ say: "phase", phase }),
       me: (address) => this.#say({ say: "me", address }),
-      failed: (error) => this.#tell({ kind: "error", error }),
+      // A tab that was frozen finds that another one has taken over; it is told to stop anyway.
+      failed: (error) => error instanceof Deposed || this.#tell({ kind: "error", error }),
     };
     const courier = new Courier(store, reports, { giveUp, contacts: () => this.#peers, now: () => Date.now(), id: () => crypto.randomUUID() });
     this.#courier = courier;

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { Courier, type Reports } from "../src/core/courier.js";
 import type { Received } from "../src/core/message.js";
 import * as stanzas from "../src/core/stanzas.js";
-import { Store } from "../src/store/store.js";
+import { Deposed, Store } from "../src/store/store.js";
 import { FakeLink, FakeServer } from "./fake-server.js";
 
 const peer = "juliet@there";
@@ -219,6 +219,22 @@ describe("courier", () => {
     expect((await d.store.see(peer, last.key, `i${++ids}`)).keys).toHaveLength(3);
     expect((await d.store.see(peer, last.key, `i${++ids}`)).keys).toHaveLength(0);
     expect((await d.store.queue()).filter((i) => i.kind === "displayed").map((i) => i.of)).toEqual([last.id]);
+  });
+
+  it("writes nothing more when another tab has taken over", async () => {
+    const d = await Device.make();
+    await d.quiet();
+    const { store, link } = d;
+    await d.page(); // while the other one is frozen
+    await d.quiet();
+    await d.write("hello");
+    await d.quiet();
+    const now = await d.store.lead();
+    link.deliver();
+    await expect(store.settle(new Set(), null)).rejects.toBeInstanceOf(Deposed);
+    expect(await d.store.lead()).toEqual(now);
+    expect(await d.states()).toEqual(["held"]);
+    expect(d.server.got).toHaveLength(1);
   });
 
   // The heart of it: whatever breaks, each message arrives once and in order, and all of them are held in the end.

@@ -330,6 +330,36 @@ func TestTwoHeirs(t *testing.T) {
 	})
 }
 
+// Whoever could not ask Redis for a moment takes nobody for dead before they had the time to find it again too.
+func TestNobodyDiesOfAnOutage(t *testing.T) {
+	w := shared(t)
+	w.cfg.Beat, w.cfg.Lease = 200*time.Millisecond, 500*time.Millisecond
+	g := w.make()
+	node, now := g.node, time.Now()
+	looks := func(after time.Duration) bool {
+		now = now.Add(after)
+		node.look([]string{g.id, "1", "other", "7"}, now)
+		node.mu.Lock()
+		defer node.mu.Unlock()
+		return node.members["other"].adopting
+	}
+	looks(0)
+	g.gate.set(func(redis.Cmder) error { return io.ErrUnexpectedEOF }, nil)
+	if err := node.beatOnce(bg, 2); err == nil {
+		t.Fatal("Redis answers")
+	}
+	if looks(550 * time.Millisecond) {
+		t.Error("taken for dead as soon as Redis is back")
+	}
+	if looks(450 * time.Millisecond) {
+		t.Error("taken for dead within a lease")
+	}
+	looks(500 * time.Millisecond)
+	if !looks(100 * time.Millisecond) {
+		t.Error("not taken for dead")
+	}
+}
+
 // A node that was fenced knows it when its journal does, even while nobody is there to work off what it left: as long as
 // it shows that it lives, others leave to it what it had set out to adopt.
 func TestFencedByItsJournal(t *testing.T) {

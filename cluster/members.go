@@ -56,6 +56,9 @@ func (n *Node) beatOnce(ctx context.Context, count int) error {
 		n.setFenced()
 		return errNoMember
 	case err != nil:
+		n.mu.Lock()
+		n.missed = true
+		n.mu.Unlock()
 		return fmt.Errorf("cluster: beat: %w", err)
 	}
 	n.look(all, time.Now())
@@ -78,8 +81,8 @@ func (n *Node) says(count int) string {
 func (n *Node) look(all []string, now time.Time) {
 	n.mu.Lock()
 	gap := now.Sub(n.polled)
-	blind := !n.polled.IsZero() && gap > 3*n.cfg.Beat
-	n.polled = now
+	blind := !n.polled.IsZero() && (n.missed || gap > 3*n.cfg.Beat)
+	n.polled, n.missed = now, false
 	seen := make(map[string]bool, len(all)/2)
 	changed := false
 	for i := 0; i+1 < len(all); i += 2 {
@@ -101,7 +104,8 @@ func (n *Node) look(all []string, now time.Time) {
 		case m.beat != beat:
 			m.beat, m.moved, m.heard, m.certain = beat, now, now, false
 		case blind:
-			// While Redis did not answer nobody can have shown anything, and not all find it again at the same time.
+			// While Redis did not answer nobody can have shown anything, and not all find it again at the same time: a
+			// connection pool that was refused often tries once a second.
 			m.moved = now.Add(n.cfg.Lease)
 		case now.Sub(m.moved) > n.cfg.Lease && !m.adopting:
 			m.adopting = true

@@ -99,6 +99,7 @@ type Node struct {
 	links      map[string]*link
 	members    map[string]*member // all but this one
 	polled     time.Time          // when Redis last answered who lives
+	missed     bool               // it did not since
 	subscribed time.Time          // since when this node's subscription stands, zero while it does not
 	roomier    chan struct{}      // closed when queued shrank; nil while nobody waits
 	syncs      map[string]chan struct{}

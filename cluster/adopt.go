@@ -77,6 +77,10 @@ func (n *Node) adoptAll() {
 // adoptNode takes over a dead node, and notes what it took. That is nothing when another node does it.
 func (n *Node) adoptNode(ctx context.Context, a *adoption) error {
 	a.nodes = a.nodes[:0]
+	left, err := n.leftSomething(ctx, a.dead)
+	if err != nil || !left {
+		return err
+	}
 	if mine, err := n.inheritFrom(ctx, a, a.dead, nil); err != nil || !mine {
 		return err
 	}
@@ -103,12 +107,8 @@ func (n *Node) adoptNode(ctx context.Context, a *adoption) error {
 }
 
 // inheritFrom takes over all that a dead node had but its mailbox, after that of the nodes which it was taking over itself.
-// over names those over whose adoption this is done. It reports false when there is nothing, or another node does it.
+// over names those over whose adoption this is done. It reports false when another node does it.
 func (n *Node) inheritFrom(ctx context.Context, a *adoption, dead string, over []string) (mine bool, err error) {
-	left, err := n.leftSomething(ctx, dead)
-	if err != nil || !left {
-		return false, err
-	}
 	if mine, err := n.fenceOff(ctx, dead, over); err != nil || !mine {
 		return false, err
 	}

@@ -280,19 +280,18 @@ func (l *link) post(blob []byte, durable bool, number uint64) (sealed bool, err 
 			return false, fmt.Errorf("cluster: mailbox: %w", err)
 		}
 	}
-	for i, names := range [][]string{{"tomb"}, {mailboxDead, mailboxClosed}} {
-		keys := make([]string, len(names))
-		for j, name := range names {
-			keys[j] = n.keys.Node(l.to, name)
-		}
-		switch there, err := n.rdb.Exists(n.ctx, keys...).Result(); {
-		case err != nil:
-			return false, fmt.Errorf("cluster: mailbox: %w", err)
-		case there > 0 && i == 1:
-			return false, errBarred
-		case there > 0:
-			return true, nil
-		}
+	there, err := n.rdb.Exists(n.ctx, n.keys.Node(l.to, "tomb")).Result()
+	if err == nil && there > 0 {
+		return true, nil
+	}
+	if err == nil {
+		there, err = n.rdb.Exists(n.ctx, n.keys.Node(l.to, mailboxDead), n.keys.Node(l.to, mailboxClosed)).Result()
+	}
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("cluster: mailbox: %w", err)
+	case there > 0:
+		return false, errBarred
 	}
 	return true, nil // so long ago that the tomb is gone
 }

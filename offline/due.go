@@ -134,12 +134,8 @@ func (m *Mailbox) ExpireDue(ctx context.Context, expired Expired) (removed int, 
 
 // expireDueOf has messages of one user taken out.
 func (m *Mailbox) expireDueOf(ctx context.Context, name string, ids []stanza.ID, expired Expired) (removed int, err error) {
-	user, err := stanza.ParseAddr(name)
-	if err != nil {
-		m.log.Error("stored recipient is not an address", slog.Any("error", err))
-		return 0, nil
-	}
-	if !m.mine(ctx, user) {
+	user, ok := m.ownUser(ctx, name)
+	if !ok {
 		return 0, nil
 	}
 	defer func() {

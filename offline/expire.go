@@ -94,14 +94,20 @@ func (m *Mailbox) Expire(ctx context.Context) (removed int, err error) {
 	}
 }
 
-// expireUser removes the messages up to the id to.
-func (m *Mailbox) expireUser(ctx context.Context, name string, to stanza.ID) (removed int, err error) {
+// ownUser is the user of whom a store says that there are messages, if this process may take some out.
+func (m *Mailbox) ownUser(ctx context.Context, name string) (user stanza.Addr, mine bool) {
 	user, err := stanza.ParseAddr(name)
 	if err != nil {
 		m.log.Error("stored recipient is not an address", slog.Any("error", err))
-		return 0, nil
+		return user, false
 	}
-	if !m.mine(ctx, user) {
+	return user, m.mine(ctx, user)
+}
+
+// expireUser removes the messages up to the id to.
+func (m *Mailbox) expireUser(ctx context.Context, name string, to stanza.ID) (removed int, err error) {
+	user, ok := m.ownUser(ctx, name)
+	if !ok {
 		return 0, nil
 	}
 	defer func() {

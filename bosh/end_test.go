@@ -142,6 +142,22 @@ func TestRestartWithinARequest(t *testing.T) {
 	})
 }
 
+// The service goes away in the moment in which the held request gets its answer.
+func TestRestartWithinAnAnswer(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, h *harness) {
+		c := h.login(createAttrs)
+		held := c.next("", "")
+		isHeld(t, held)
+		h.svc.draining = true
+		c.st.pull = func() { c.st.t.Finish(session.Restarting) }
+		c.st.send(message(1))
+		expect(t, held, payload(message(1)))
+		c.lastEvent(t, lost(ErrRestarting))
+		h.restart()
+		isHeld(t, c.next("", ""))
+	})
+}
+
 func TestBroken(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, h *harness) {
 		c := h.login(createAttrs)

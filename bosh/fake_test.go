@@ -47,6 +47,7 @@ type fakeStream struct {
 	t    session.Transport
 	peer session.Peer
 	hook func(e string)
+	pull func() // called once, in a Pull that finds something
 
 	mu       sync.Mutex
 	controls []string
@@ -223,6 +224,10 @@ func (st *fakeStream) Pull(b *session.Batch) bool {
 			st.s.sent++
 		}
 		b.Mark = st.s.sent
+	}
+	if pull := st.pull; pull != nil && len(b.Frames) > 0 {
+		st.pull = nil
+		pull()
 	}
 	return len(b.Frames) > 0
 }

@@ -28,6 +28,7 @@ func (t *transport) pump() {
 		first := t.at(t.answered + 1)
 		if first == nil || first.state != open {
 			t.front.Store(nil)
+			t.finishIdle() // after that: Finish may have left it to who was in front, and that one has its answer
 			break
 		}
 		if t.terminated && t.handling {
@@ -48,7 +49,8 @@ func (t *transport) pump() {
 		}
 		if how != 0 {
 			if held == nil && how == uint32(session.Closed)+1 {
-				break // the next request is told
+				t.finishIdle()
+				break
 			}
 			t.finishLocked(session.Finish(how-1), held)
 			fixed = true

@@ -138,8 +138,7 @@ func (t *transport) Finish(how session.Finish) {
 	go t.finishNow()
 }
 
-// finishNow ends a session that has no request to tell it to. A stream that ended properly still has something to say:
-// the next request is told, if it comes soon.
+// finishNow ends a session that had no request in front to do it.
 func (t *transport) finishNow() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -147,15 +146,22 @@ func (t *transport) finishNow() {
 	case t.over:
 	case how == session.Broken:
 		t.finishLocked(how, nil)
-	case how == session.Restarting && !t.handling: // else who handles sees to it
-		t.restarting()
 	default:
 		t.pump()
-		if !t.over && !t.handling && !t.authed.Load() && t.held() == nil {
-			// A stranger's place is not kept for the sake of its last words.
-			t.answerAll(response{kind: terminate}, response{kind: terminate})
-			t.endLocked(endClosed)
-		}
+	}
+}
+
+// finishIdle ends a session that has no request to tell it to, when it is to end. A stream that ended properly still has
+// something to say: the next request is told, if it comes soon. What is being handled is seen to by who handles it.
+func (t *transport) finishIdle() {
+	switch how := t.finish.Load(); {
+	case t.handling:
+	case how == uint32(session.Restarting)+1:
+		t.restarting()
+	case how == uint32(session.Closed)+1 && !t.authed.Load():
+		// A stranger's place is not kept for the sake of its last words.
+		t.answerAll(response{kind: terminate}, response{kind: terminate})
+		t.endLocked(endClosed)
 	}
 }
 

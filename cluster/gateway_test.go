@@ -183,29 +183,39 @@ func (g *gateway) carryOut(p *peer, user stanza.Addr, m Message, o Origin) (reco
 	if m.Op != opSay {
 		return false, fmt.Errorf("message %d not understood", m.Op)
 	}
+	x := Message{Op: m.Op, Term: max(m.Term, TermPassed), Payload: m.Payload}
+	if p.heir {
+		x.Term = TermHome
+	}
 	for {
-		if g.node.Here(user) {
-			if err := g.say(user, string(m.Payload), o); !errors.Is(err, errElsewhere) {
-				return true, err
-			}
-		}
-		passed := o
-		passed.Passed = true
-		node, err := g.node.Forward(user, Message{Op: m.Op, Payload: m.Payload}, passed)
+		node, term, err := g.node.Forward(user, x, o)
 		switch {
 		case err != nil:
 			return false, err
 		case node == g.id:
+			if err := g.say(user, string(m.Payload), o); !errors.Is(err, errElsewhere) {
+				return true, err
+			}
 			continue
 		}
-		g.w.trace("%s: passed %s %s (%s %d) to %s", g.id, user, m.Payload, p.name, m.Seq, node)
-		if !p.heir {
+		g.w.trace("%s: passed %s %s (%s %d term %d) to %s term %d", g.id, user, m.Payload, p.name, m.Seq, m.Term%1e9, node, term%1e9)
+		if !p.heir && !g.node.Here(user) {
+			move, err := json.Marshal(Move{Was: m.Term, Seq: o.N, Node: node, Term: term})
+			if err != nil {
+				return false, err
+			}
 			g.node.WhenSent(node, func() {
-				g.node.Tell(p.from, Message{Op: opMove, User: user.String(), Payload: append(binary.LittleEndian.AppendUint32(nil, o.N), node...)})
+				g.node.Tell(p.from, Message{Op: opMove, User: user.String(), Payload: move})
 			})
 		}
 		return true, nil
 	}
+}
+
+// detour is session.Service.detour.
+func (g *gateway) detour(user stanza.Addr) bool {
+	node, known := g.node.Where(user)
+	return known && node != g.id
 }
 
 // say delivers to a user who is here, and notices what is lost, repeated or out of order.
@@ -250,7 +260,6 @@ func (g *gateway) personLocked(user stanza.Addr) (*person, error) {
 
 func (g *gateway) enterLocked(user stanza.Addr, p *person, o Origin) error {
 	p.ord = g.ords.Add(1)
-	g.w.visited(user, g.id)
 	if err := g.j.add(record{kind: "user", user: user, ord: p.ord, state: p.clone(), origin: o.Session, n: o.N}); err != nil {
 		return err
 	}
@@ -261,11 +270,13 @@ func (g *gateway) enterLocked(user stanza.Addr, p *person, o Origin) error {
 func (g *gateway) hear(p *peer, user stanza.Addr, m Message) {
 	switch m.Op {
 	case opMove:
-		before := g.place(user)
-		defer func() {
-			g.w.trace("%s: Moved(from %s to %s seq %d): %s => %s", g.id, p.from, m.Payload[4:], binary.LittleEndian.Uint32(m.Payload), before, g.place(user))
-		}()
-		g.node.Moved(user, p.from, string(m.Payload[4:]), binary.LittleEndian.Uint32(m.Payload))
+		before, move := g.place(user), Move{From: p.from}
+		if json.Unmarshal(m.Payload, &move) != nil {
+			return
+		}
+		move.From = p.from
+		g.node.Moved(user, move)
+		g.w.trace("%s: moved %s, %+v: %s => %s", g.id, user, move, before, g.place(user))
 	case opWant:
 		to := p.from
 		g.loops.Go(func() { g.handOver(to, user, true) })
@@ -276,9 +287,7 @@ func (g *gateway) hear(p *peer, user stanza.Addr, m Message) {
 	}
 }
 
-// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere. Nothing
-// is on its way round when one that was asked for takes the user back to where others still send (see
-// TestOrderWhenAHomeComesBack).
+// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere.
 func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
 	g.mu.Lock()
 	p := g.users[user]
@@ -301,11 +310,6 @@ func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
 			return false // it is asked for again
 		}
 		defer g.w.moving.RUnlock()
-		calm, done := g.w.calm(user, g, to)
-		defer done()
-		if !calm {
-			return false
-		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -314,7 +318,7 @@ func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
 		return false
 	}
 	var seen uint32
-	if from := g.peers[to]; from != nil {
+	if from := g.peers[to]; from != nil && !g.detour(user) {
 		seen = from.handled
 	}
 	body, err := json.Marshal(p)
@@ -337,7 +341,7 @@ func (g *gateway) place(user stanza.Addr) string {
 	if p == nil {
 		return "-"
 	}
-	return fmt.Sprintf("{%s last %d trails %v via %s %d pinned %v}", p.node, p.last, p.trails, p.via, p.viaLast, p.pinned)
+	return fmt.Sprintf("{%s term %d last %d trails %v detours %v pinned %v}", p.node, p.term%1e9, p.last, p.trails, p.detours, p.pinned)
 }
 
 func (g *gateway) takeOver(p *peer, user stanza.Addr, m Message, o Origin) error {
@@ -352,7 +356,7 @@ func (g *gateway) takeOver(p *peer, user stanza.Addr, m Message, o Origin) error
 		return err
 	}
 	before := g.place(user)
-	g.node.Take(user, p.from, binary.LittleEndian.Uint32(m.Payload))
+	g.node.Take(user, p.from, binary.LittleEndian.Uint32(m.Payload), m.Term)
 	g.w.trace("%s: takes %s from %s seen %d: %s => %s", g.id, user, p.from, binary.LittleEndian.Uint32(m.Payload), before, g.place(user))
 	g.loops.Go(func() { g.pin(user, p.from) })
 	return nil
@@ -495,7 +499,7 @@ func (g *gateway) send(ctx context.Context, from, to stanza.Addr, n uint32, text
 			}
 			continue
 		}
-		node, err := g.node.Forward(to, Message{Op: opSay, Payload: []byte(text)}, o)
+		node, _, err := g.node.Forward(to, Message{Op: opSay, Payload: []byte(text)}, o)
 		if err == nil && node == g.id {
 			err = g.say(to, text, o)
 		}
@@ -651,7 +655,7 @@ func (g *gateway) Adopt(ctx context.Context, dead string) (Estate, error) {
 		}
 	}
 	for _, f := range e.unsent {
-		estate.Unsent = append(estate.Unsent, Unsent{To: f.To, User: f.User, Message: Message{Op: f.Op, Seq: f.Seq, User: f.User.String(), Payload: f.Payload}})
+		estate.Unsent = append(estate.Unsent, Unsent{To: f.To, User: f.User, Message: Message{Op: f.Op, Seq: f.Seq, Term: f.Term, User: f.User.String(), Payload: f.Payload}})
 	}
 	return estate, g.stage("adopted", dead)
 }
@@ -693,7 +697,7 @@ func (g *gateway) inherit(ctx context.Context, dead string, e *estateOf) error {
 			g.users[user] = p
 			before := g.place(user)
 			if !g.node.Here(user) {
-				g.node.Take(user, dead, 0)
+				g.node.Take(user, dead, 0, TermUnknown)
 			}
 			g.w.trace("%s: inherits %s from %s: %s => %s", g.id, user, dead, before, g.place(user))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +28,9 @@ type place struct {
 	// trails: what senders here sent to an earlier home may still be in the mailbox of node, and while last is 0 nothing
 	// that could be counted is behind it.
 	trails bool
-	// via is an earlier home that has messages from here which are not passed on yet, up to viaLast: until it says
-	// so, senders here go on sending there. Then it is the turn of the one that they were passed on to, and so on: what
-	// is sent has to go all the way that is still in use. 0 is for one to which nothing was sent since.
-	via     string
-	viaLast uint32
+	term   uint64 // of the home, TermUnknown when that is not known
+	// Earlier homes that have messages from here, in the order in which they were that.
+	detours []detour
 
 	used atomic.Int64 // when a sender last looked, or it was made, in nanoseconds
 	// Of the own users:
@@ -44,6 +43,50 @@ type place struct {
 	pinning   int           // calls of Pin that ask Redis
 	extending chan struct{} // the keeper asks Redis; closed when that is done
 }
+
+// detour is an earlier home that has messages from here which are not passed on yet: until it says so, what comes behind
+// them goes there too. Then it is the turn of the one that they were passed on to, and so on: what is sent has to go all
+// the way that is still in use.
+type detour struct {
+	via   string
+	term  uint64 // in which via was the home, TermUnknown when that is not known
+	last  uint32 // newest message that went there, 0 when nothing was sent since
+	until uint64 // what was sent to an earlier term goes this way
+}
+
+// Move is the word of the node From that it has passed on what it got up to Seq for its term Was: to Node, for that one's
+// Term.
+type Move struct {
+	From string
+	Was  uint64
+	Seq  uint32
+	Node string
+	Term uint64
+}
+
+// detoursAtMost bounds what is remembered of a user who goes to and fro faster than messages do.
+const detoursAtMost = 16
+
+func (p *place) addDetour(d detour) {
+	if n := len(p.detours); n >= detoursAtMost {
+		p.detours[n-1].until = d.until // it is the longer way
+		return
+	}
+	p.detours = append(p.detours, d)
+}
+
+// next returns where a message goes that was sent to a term: by a detour, or else to the home.
+func (p *place) next(term uint64) (node string, of uint64, by *detour) {
+	for i := range p.detours {
+		if d := &p.detours[i]; term < d.until {
+			return d.via, d.term, d
+		}
+	}
+	return p.node, p.term, nil
+}
+
+// nextTerm is a number for the user's next home. Where none of the earlier ones is known the clock has to do.
+func (p *place) nextTerm() uint64 { return max(p.term+1, uint64(time.Now().UnixMicro())) }
 
 func (p *place) use() { p.used.Store(time.Now().UnixNano()) }
 
@@ -90,33 +133,37 @@ func (h *homes) hereLocked(p *place) bool {
 
 // Where says to which node what a sender here has for a user is to go: the home, or an earlier one that still has to
 // pass on what was sent before. known is false when that has to be found out.
-func (h *homes) Where(user stanza.Addr) (node string, known bool) {
+func (h *homes) Where(user stanza.Addr) (node string, known bool) { return h.next(user, TermUnknown) }
+
+// next is Where for what was sent to a term.
+func (h *homes) next(user stanza.Addr, term uint64) (node string, known bool) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	p := h.places[user]
-	switch {
-	case p == nil:
+	if p == nil {
 		return "", false
-	case p.via != "":
-		return p.via, true
+	}
+	node, _, by := p.next(term)
+	switch {
+	case by != nil:
+		return node, true
 	case !h.knownLocked(p):
 		return "", false
 	}
-	if time.Now().UnixNano()-p.used.Load() > int64(time.Second) {
+	if term == TermUnknown && time.Now().UnixNano()-p.used.Load() > int64(time.Second) {
 		p.use()
 	}
-	return p.node, true
+	return node, true
 }
 
-// Home is Where for what came from another node: the home itself.
-func (h *homes) Home(user stanza.Addr) (node string, known bool) {
+// nextTerm is a number for the term of the node that a user is handed over to.
+func (h *homes) nextTerm(user stanza.Addr) uint64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	p := h.places[user]
-	if p == nil || !h.knownLocked(p) {
-		return "", false
+	if p := h.places[user]; p != nil {
+		return p.nextTerm()
 	}
-	return p.node, true
+	return new(place).nextTerm()
 }
 
 // knownLocked reports whether the home of a place is known.
@@ -124,29 +171,31 @@ func (h *homes) knownLocked(p *place) bool {
 	return p.node != "" && (p.node != h.self || h.hereLocked(p))
 }
 
-// sent notes that a message to the user went through the link to node, if that is where such messages go now. The link
-// is locked, so that nothing overtakes. passed marks what came from another node.
-func (h *homes) sent(user stanza.Addr, node string, seq uint32, passed bool) bool {
+// sent notes that a message to the user, sent to a term, goes through the link to node, if that is where such messages go
+// now, and returns the term that it goes with. The link is locked, so that nothing overtakes.
+func (h *homes) sent(user stanza.Addr, node string, seq uint32, term uint64) (of uint64, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
-	switch {
-	case p == nil:
-		return false
-	case passed && p.node == node:
-		p.last = seq
-		return true
-	case passed:
-		return false
-	case p.via == node:
-		p.viaLast = seq
-	case p.via == "" && p.node == node:
-		p.last = seq
-	default:
-		return false
+	if p == nil {
+		return 0, false
 	}
-	p.use()
-	return true
+	to, of, by := p.next(term)
+	switch {
+	case to != node:
+		return 0, false
+	case by != nil:
+		by.last = seq
+	default:
+		p.last = seq
+	}
+	switch {
+	case term == TermUnknown:
+		p.use()
+	case of == TermUnknown:
+		of = TermHome // or it might go round for ever
+	}
+	return of, true
 }
 
 // homeScript returns the home of KEYS[1], and whether it was made so. With ARGV[3] 'claim', that is ARGV[1] from now on if
@@ -299,12 +348,16 @@ func (h *homes) learn(user stanza.Addr, node string, made bool, asked time.Time,
 		h.places[user] = p
 	case p.node != h.self:
 		// A node that was the user's home, and is not any more, may have something from here yet.
-		if p.via == "" && p.node != "" && p.underWay(p.node, 0) {
-			p.via, p.viaLast = p.node, p.last
+		if len(p.detours) == 0 && p.node != "" && p.underWay(p.node, 0) {
+			p.addDetour(detour{p.node, p.term, p.last, TermPassed})
 		}
 		h.away--
 	}
-	p.node, p.last, p.trails = node, 0, false
+	term := TermUnknown
+	if node == h.self {
+		term = p.nextTerm()
+	}
+	p.node, p.term, p.last, p.trails = node, term, 0, false
 	p.use()
 	if node == h.self {
 		p.until = asked.Add(h.cfg.HomeTime)
@@ -335,9 +388,10 @@ func (h *homes) evictLocked() {
 	}
 }
 
-// take makes this node the home of a user whom from handed over; seen is how far from had got in what this node sent
-// it. pins says that Pin will be called for it. Under the user's lock.
-func (h *homes) take(user stanza.Addr, from string, seen uint32, pins bool) {
+// take makes this node the home of a user whom from handed over, or had when it died; seen is how far from had got in
+// what this node sent it, 0 when something of that may be on its way round. The term is the one that from gave, or
+// TermUnknown for a new one. pins says that Pin will be called for it. Under the user's lock.
+func (h *homes) take(user stanza.Addr, from string, seen uint32, term uint64, pins bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
@@ -347,17 +401,19 @@ func (h *homes) take(user stanza.Addr, from string, seen uint32, pins bool) {
 	} else if p.node != h.self {
 		h.away--
 	}
+	if term == TermUnknown {
+		term = p.nextTerm()
+	}
 	inherits := h.estates[from]
 	switch {
-	case p.via != "":
 	case p.node != h.self && p.underWay(from, seen):
-		p.via, p.viaLast = p.node, p.last
+		p.addDetour(detour{p.node, p.term, p.last, term})
 	case inherits != nil:
 		// What others sent to the dead node is still in its mailbox. Of their sessions some may be here by now: what
 		// they send goes the same way.
-		p.via, p.viaLast = from, 0
+		p.addDetour(detour{via: from, until: term})
 	}
-	p.node, p.last, p.trails, p.pinned = h.self, 0, false, true
+	p.node, p.term, p.last, p.trails, p.pinned = h.self, term, 0, false, true
 	p.inherits = inherits
 	if pins {
 		h.unsaid[user] = struct{}{}
@@ -390,8 +446,9 @@ func (p *place) underWay(from string, seen uint32) bool {
 	return p.node != from || seen == 0 || int32(p.last-seen) > 0
 }
 
-// gave notes that a user was handed over to node, in the link's message seq. Under the user's and the link's locks.
-func (h *homes) gave(user stanza.Addr, node string, seq uint32) {
+// gave notes that a user was handed over to node for a term, in the link's message seq. Under the user's and the link's
+// locks.
+func (h *homes) gave(user stanza.Addr, node string, seq uint32, term uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
@@ -402,49 +459,74 @@ func (h *homes) gave(user stanza.Addr, node string, seq uint32) {
 		h.away++
 		h.turns++
 	}
-	p.node, p.last, p.trails, p.pinned = node, seq, false, false
+	p.node, p.term, p.last, p.trails, p.pinned = node, term, seq, false, false
 	delete(h.unsaid, user)
 	p.use()
 	h.evictLocked()
 }
 
-// Moved takes the word of from that it has passed on, to the user's home node, everything that went to it up to seq.
-func (h *homes) Moved(user stanza.Addr, from, node string, seq uint32) {
+// Moved takes another node's word.
+func (h *homes) Moved(user stanza.Addr, m Move) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
-	switch {
-	case p == nil:
-	case p.via == from:
-		if p.viaLast == 0 || int32(p.viaLast-seq) > 0 {
-			return // said before what was sent last
+	if p == nil {
+		return
+	}
+	if m.Term == TermHome {
+		m.Term = TermUnknown
+	}
+	passed := func(node string, term uint64, last uint32) bool {
+		if term == TermUnknown && m.Was == TermHome {
+			term = TermHome
 		}
-		if node != h.self && node != p.node {
-			p.via, p.viaLast = node, 0
-			return
+		return node == m.From && term == m.Was && last != 0 && int32(last-m.Seq) <= 0 // else it was said before what was sent last
+	}
+	if passed(p.node, p.term, p.last) {
+		p.node, p.term, p.last, p.trails = m.Node, m.Term, 0, true
+		if m.Node == h.self { // it will come, or has been here; Locate knows
+			p.node, p.term, p.trails = "", TermUnknown, false
+			h.dropLocked(user, p)
 		}
+	}
+	known := func(node string, term uint64) bool { return node == m.Node && term == m.Term }
+	had := len(p.detours)
+	for i := 0; i < len(p.detours); {
+		switch d := &p.detours[i]; {
+		case !passed(d.via, d.term, d.last):
+			i++
+		case m.Node == h.self, known(p.node, p.term), i+1 < len(p.detours) && known(p.detours[i+1].via, p.detours[i+1].term):
+			p.detours = slices.Delete(p.detours, i, i+1)
+		default:
+			d.via, d.term, d.last = m.Node, m.Term, 0
+			i++
+		}
+	}
+	if had > 0 {
 		h.directLocked(user, p)
-	case p.node == from && p.last != 0 && int32(p.last-seq) <= 0:
-		if node == h.self {
-			delete(h.places, user) // it will come, or has been here; Locate knows
-			h.away--
-			return
-		}
-		p.node, p.last, p.trails = node, 0, true
 	}
 }
 
-// directLocked has senders here send to the home itself from now on. What was passed on to it is in its mailbox, or was
-// carried out here.
+// directLocked has senders here send to the home itself from now on, if there is no detour any more. What was passed on
+// to it is in its mailbox, or was carried out here.
 func (h *homes) directLocked(user stanza.Addr, p *place) {
-	p.via, p.viaLast = "", 0
-	switch p.node {
-	case h.self:
-	case "":
+	switch {
+	case len(p.detours) > 0:
+	case p.node == "":
+		h.dropLocked(user, p)
+	default:
+		p.detours = nil
+		if p.node != h.self {
+			p.last, p.trails = 0, true
+		}
+	}
+}
+
+// dropLocked forgets a place that says nothing.
+func (h *homes) dropLocked(user stanza.Addr, p *place) {
+	if p.node == "" && len(p.detours) == 0 && h.places[user] == p {
 		delete(h.places, user)
 		h.away--
-	default:
-		p.last, p.trails = 0, true
 	}
 }
 
@@ -455,10 +537,10 @@ func (h *homes) dead(node string) {
 	defer h.mu.Unlock()
 	for _, p := range h.places {
 		if p.node == node {
-			if p.via == "" {
-				p.via, p.viaLast = node, p.last
+			if len(p.detours) == 0 {
+				p.addDetour(detour{node, p.term, p.last, TermPassed})
 			}
-			p.node, p.last, p.trails = "", 0, false
+			p.node, p.term, p.last, p.trails = "", TermUnknown, 0, false
 		}
 	}
 }
@@ -469,14 +551,14 @@ func (h *homes) buried(node string) {
 	defer h.mu.Unlock()
 	for user, p := range h.places {
 		if p.node == node {
-			p.node, p.last, p.trails = "", 0, false
+			p.node, p.term, p.last, p.trails = "", TermUnknown, 0, false
 		}
-		switch {
-		case p.via == node:
+		had := len(p.detours)
+		p.detours = slices.DeleteFunc(p.detours, func(d detour) bool { return d.via == node })
+		if len(p.detours) < had {
 			h.directLocked(user, p)
-		case p.via == "" && p.node == "":
-			delete(h.places, user)
-			h.away--
+		} else {
+			h.dropLocked(user, p)
 		}
 	}
 }

@@ -311,12 +311,12 @@ func (h *homes) giveUp(ctx context.Context, user stanza.Addr, r Releaser) error 
 		return nil // it was taken over meanwhile
 	}
 	delete(h.unsaid, user)
-	if p.via == "" {
+	if len(p.detours) == 0 {
 		delete(h.places, user)
 		return nil
 	}
 	// Senders here go on by the earlier home until that has passed on everything.
-	p.node, p.last, p.until = "", 0, time.Time{}
+	p.node, p.term, p.last, p.until = "", TermUnknown, 0, time.Time{}
 	h.away++
 	return nil
 }

@@ -28,8 +28,6 @@ type Journal interface {
 type Origin struct {
 	Session uint64
 	N       uint32
-	// Passed: it came from another node, so that it goes to the home and not where senders here send to.
-	Passed bool
 }
 
 // pending is a message that the other node's mailbox does not have yet.
@@ -77,34 +75,41 @@ const (
 	leaves              // it is the user
 )
 
-// forward journals a message and queues it. It reports false when the user's messages do not go this way any more.
-func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (bool, error) {
+// forward journals a message and queues it; term is the one that it goes with. It reports false when the user's messages do
+// not go this way any more.
+func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (term uint64, ok bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return false, nil
+		return 0, false, nil
 	}
 	seq := l.seq + 1
 	if seq == 0 {
 		seq = 1 // 0 is what is not journaled
 	}
-	if w == toHome && !l.n.homes.sent(user, l.to, seq, o.Passed) {
-		return false, nil
+	switch w {
+	case toHome:
+		var ok bool
+		if m.Term, ok = l.n.homes.sent(user, l.to, seq, m.Term); !ok {
+			return 0, false, nil
+		}
+	case leaves:
+		m.Term = l.n.homes.nextTerm(user)
 	}
 	rec := journal.Forward{
-		Origin: o.Session, N: o.N, Link: l.ord, To: l.to, Seq: seq, Op: m.Op, Leaves: w == leaves, User: user,
+		Origin: o.Session, N: o.N, Link: l.ord, To: l.to, Seq: seq, Op: m.Op, Leaves: w == leaves, Term: m.Term, User: user,
 	}
 	var buf [256]byte
 	if err := l.n.journal.Append(journal.KindForward, rec.AppendHead(buf[:0]), m.Payload); err != nil {
-		return false, err
+		return 0, false, err
 	}
 	l.seq = seq
 	if w == leaves {
-		l.n.homes.gave(user, l.to, seq)
+		l.n.homes.gave(user, l.to, seq, m.Term)
 	}
 	m.Seq = seq
 	l.pushLocked(pending{m, user, true})
-	return true, nil
+	return m.Term, true, nil
 }
 
 func (l *link) isClosed() bool {
@@ -367,7 +372,8 @@ func (l *link) divert(seen uint32, route func(stanza.Addr, Message, Origin)) {
 			p := &queue[i]
 			size += p.size()
 			if p.journal && int32(p.msg.Seq-seen) > 0 {
-				route(p.user, p.msg, Origin{Session: l.ord, N: p.msg.Seq, Passed: true})
+				p.msg.Term = TermHome
+				route(p.user, p.msg, Origin{Session: l.ord, N: p.msg.Seq})
 			}
 		}
 		l.n.release(size)

@@ -267,16 +267,14 @@ func (n *Node) Pin(ctx context.Context, user stanza.Addr, from string) error {
 func (n *Node) Unpin(user stanza.Addr) { n.homes.Unpin(user) }
 
 // Moved takes another node's word on a user; see homes.Moved.
-func (n *Node) Moved(user stanza.Addr, from, node string, seq uint32) {
-	n.homes.Moved(user, from, node, seq)
-}
+func (n *Node) Moved(user stanza.Addr, m Move) { n.homes.Moved(user, m) }
 
-// Take makes this node the home of a user whom from hands over; see homes.take.
-func (n *Node) Take(user stanza.Addr, from string, seen uint32) {
+// Take makes this node the home of a user for a term, TermUnknown for a new one; see homes.take.
+func (n *Node) Take(user stanza.Addr, from string, seen uint32, term uint64) {
 	n.mu.Lock()
 	_, adopted := n.heirOf[from]
 	n.mu.Unlock()
-	n.homes.take(user, from, seen, !adopted)
+	n.homes.take(user, from, seen, term, !adopted)
 }
 
 // link returns the way to a node.
@@ -293,25 +291,20 @@ func (n *Node) link(to string) *link {
 
 // Forward sends a message to where the user is served: journaled, in order, and once. ErrUnlocated says that this is not
 // known, or was a moment ago; it returns the own name when it is here.
-func (n *Node) Forward(user stanza.Addr, m Message, o Origin) (node string, err error) {
+func (n *Node) Forward(user stanza.Addr, m Message, o Origin) (node string, term uint64, err error) {
 	for {
-		var known bool
-		if o.Passed {
-			node, known = n.homes.Home(user)
-		} else {
-			node, known = n.homes.Where(user)
-		}
+		node, known := n.homes.next(user, m.Term)
 		switch {
 		case !known:
-			return "", ErrUnlocated
+			return "", 0, ErrUnlocated
 		case node == n.id:
-			return node, nil
+			return node, 0, nil
 		}
 		m.User = user.String()
 		l := n.link(node)
-		ok, err := l.forward(user, m, o, toHome)
+		term, ok, err := l.forward(user, m, o, toHome)
 		if err != nil || ok {
-			return node, err
+			return node, term, err
 		}
 		if l.isClosed() {
 			n.homes.buried(node) // somebody named it when it was dead already
@@ -331,7 +324,7 @@ func (n *Node) HandOver(to string, user stanza.Addr, m Message) error {
 
 func (n *Node) forwardTo(to string, user stanza.Addr, m Message, o Origin, w why) error {
 	m.User = user.String()
-	ok, err := n.link(to).forward(user, m, o, w)
+	_, ok, err := n.link(to).forward(user, m, o, w)
 	if err == nil && !ok {
 		err = ErrUnlocated // it is dead and buried
 	}
@@ -346,7 +339,8 @@ func (n *Node) Park(user stanza.Addr, m Message, o Origin) (bool, error) {
 		return false, nil
 	}
 	m.User = user.String()
-	return n.link(n.id).forward(user, m, o, anywhere)
+	_, ok, err := n.link(n.id).forward(user, m, o, anywhere)
+	return ok, err
 }
 
 // Tell sends a message that may be lost.
@@ -398,7 +392,7 @@ func (n *Node) sleep(d time.Duration) bool {
 	}
 }
 
-// Sync waits until other nodes have carried out, and passed on, everything that was sent to them before.
+// Sync waits until other nodes have carried out, or passed on, everything that was sent to them before.
 func (n *Node) Sync(ctx context.Context, nodes ...string) {
 	var waits []chan struct{}
 	var names []string

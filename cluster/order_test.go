@@ -218,10 +218,8 @@ func TestOrderWhenAnHeirDies(t *testing.T) {
 	})
 }
 
-// The user comes back to a node whose passed-on messages are still on their way round. That node delivers what others
-// sent since at once.
+// The user comes back to a node whose passed-on messages are still on their way round.
 func TestOrderWhenAHomeComesBack(t *testing.T) {
-	t.Skip("not kept: a Receiver does not ask whether what comes from other nodes has to go by an earlier home")
 	w := shared(t)
 	all := w.starts(3)
 	s, u := w.client("sender"), w.client("user")
@@ -292,4 +290,67 @@ func TestOrderWhenAHomeHasBeenGivenUp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Who was the home in an earlier term sends what was sent to it then the way that it sent what came before.
+func TestDetours(t *testing.T) {
+	user := stanza.MustParseAddr("user@example.org")
+	h := newHomes("a", Config{}, nil, nil, nil)
+	next := func(term uint64, want string) {
+		t.Helper()
+		if node, known := h.next(user, term); !known || node != want {
+			t.Errorf("what was sent to the term %d goes to %q, not %q", term, node, want)
+		}
+	}
+	sent := func(node string, seq uint32, term, want uint64) {
+		t.Helper()
+		if of, ok := h.sent(user, node, seq, term); !ok || of != want {
+			t.Errorf("a message to the term %d goes with %d, %v; not %d", term, of, ok, want)
+		}
+	}
+	h.take(user, "x", 0, 10, false)
+	next(TermUnknown, "a")
+	h.gave(user, "b", 1, 11)
+	sent("b", 2, 10, 11)
+	h.take(user, "b", 1, 20, false) // 2 is on its way round
+	next(TermUnknown, "b")
+	next(10, "b")
+	next(20, "a")
+	next(TermHome, "a")
+	sent("b", 3, TermPassed, 11)
+	h.gave(user, "c", 1, 21)
+	sent("c", 2, 20, 21) // what came back by b
+	h.take(user, "d", 0, 30, false)
+	next(TermUnknown, "b")
+	next(20, "c")
+	next(30, "a")
+	h.Moved(user, Move{From: "b", Was: 11, Seq: 2, Node: "c", Term: 21}) // said before 3
+	h.Moved(user, Move{From: "b", Was: 9, Seq: 3, Node: "c", Term: 21})  // of what was sent otherwise
+	next(TermUnknown, "b")
+	h.Moved(user, Move{From: "b", Was: 11, Seq: 3, Node: "c", Term: 21}) // where the next detour begins
+	next(TermUnknown, "c")
+	sent("c", 3, TermUnknown, 21)
+	h.Moved(user, Move{From: "c", Was: 21, Seq: 3, Node: "d", Term: 25})
+	next(TermUnknown, "d")
+	next(30, "a")
+	sent("d", 1, TermUnknown, 25)
+	h.Moved(user, Move{From: "d", Was: 25, Seq: 1, Node: "a", Term: 30})
+	next(TermUnknown, "a")
+	if here, _, away := h.Counts(); here != 1 || away != 0 {
+		t.Errorf("%d here, %d away", here, away)
+	}
+
+	// One who goes to and fro faster than messages costs no more than so much.
+	for term := uint64(31); term < 131; term += 2 {
+		h.gave(user, "b", uint32(term), term)
+		sent("b", uint32(term)+1, TermHome, term)
+		h.take(user, "b", 0, term+1, false)
+	}
+	if n := len(h.places[user].detours); n != detoursAtMost {
+		t.Errorf("%d detours are remembered", n)
+	}
+	next(129, "b")
+	next(130, "a")
+	h.buried("b")
+	next(TermUnknown, "a")
 }

@@ -207,7 +207,7 @@ func seeds(t *testing.T) []uint64 {
 func TestRandomMoves(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			simulation{seed: seed, nodes: 4, senders: 6, users: 3, lasts: 1500 * time.Millisecond, slow: 15 * time.Millisecond, sendersMove: true}.run(t, shared(t))
+			simulation{seed: seed, nodes: 4, senders: 6, users: 3, lasts: 1500 * time.Millisecond, slow: 5 * time.Millisecond}.run(t, shared(t))
 		})
 	}
 }

@@ -30,14 +30,12 @@ type world struct {
 	cfg   Config
 	admin redis.UniversalClient
 
-	sending sync.RWMutex // see calm
-	moving  sync.RWMutex // see straight
+	moving sync.RWMutex // see straight
 
 	mu     sync.Mutex
 	rand   *rand.Rand
 	all    map[string]*gateway // dead ones too
 	kept   map[stanza.Addr]*person
-	visits map[string]bool // by user and gateway
 	events []string
 	before []string // events before the first fault
 	faults []string
@@ -56,7 +54,7 @@ func newWorld(t testing.TB, url string, cfg Config) *world {
 	rx.URL, rx.Prefix, rx.Timeout = redisx.URL(url), redisproc.Prefix(), 2*time.Second
 	w := &world{
 		t: t, rx: rx, keys: rx.Keys(), cfg: cfg, rand: rand.New(rand.NewPCG(1, 2)),
-		all: make(map[string]*gateway), kept: make(map[stanza.Addr]*person), visits: make(map[string]bool),
+		all: make(map[string]*gateway), kept: make(map[stanza.Addr]*person),
 	}
 	w.admin = w.open()
 	t.Cleanup(func() {
@@ -445,9 +443,7 @@ func (c *client) say(to stanza.Addr) {
 // flush sends what was not heard yet.
 func (c *client) flush(ctx context.Context) error {
 	for int(c.next) <= len(c.said) {
-		c.w.sending.RLock()
 		err := c.at.send(ctx, c.addr, c.to[c.next-1], c.next, c.said[c.next-1])
-		c.w.sending.RUnlock()
 		if err != nil {
 			return err
 		}
@@ -523,19 +519,6 @@ func onCluster(t testing.TB) *world {
 	return newWorld(t, redisproc.SharedCluster(t).URL(), quick())
 }
 
-// calm has all that is under way arrive, and nobody send, until the returned function is called, if a user is about to
-// go back to a gateway that was the home before.
-func (w *world) calm(user stanza.Addr, home *gateway, to string) (calm bool, done func()) {
-	w.mu.Lock()
-	visited := w.visits[user.String()+to]
-	w.mu.Unlock()
-	if !visited {
-		return true, func() {}
-	}
-	w.sending.Lock()
-	return w.arrive(home), w.sending.Unlock
-}
-
 // arrive has everything that is under way arrive where it is to be, over however many gateways. It reports false when
 // that takes long.
 func (w *world) arrive(g *gateway) bool {
@@ -556,13 +539,6 @@ func (w *world) arrive(g *gateway) bool {
 		all.Wait()
 	}
 	return ctx.Err() == nil
-}
-
-// visited notes that a gateway is a user's home.
-func (w *world) visited(user stanza.Addr, at string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.visits[user.String()+at] = true
 }
 
 // tracedAtMost is how many of the last events are told when something goes wrong.

@@ -51,15 +51,18 @@ var errHere = errors.New("session: the user is here")
 // origin is how the journal names the stanza that from sends.
 func (s *Session) origin() Origin {
 	if !s.counts() {
-		return Origin{Passed: s != nil && s.peer != ""}
+		return Origin{}
 	}
-	return Origin{Session: s.ord, N: s.in, Passed: s.peer != ""}
+	return Origin{Session: s.ord, N: s.in}
 }
 
 // forward sends a stanza to a user's home; errHere when that is this node.
 func (sv *Service) forward(from *Session, user stanza.Addr, op uint8, st *stanza.Stanza) error {
-	o := from.origin()
-	node, err := sv.cluster.Forward(user, Message{Op: op, Payload: st.Raw()}, o)
+	o, m := from.origin(), Message{Op: op, Payload: st.Raw()}
+	if from != nil && from.peer != "" {
+		m.Term = TermHome
+	}
+	node, term, err := sv.cluster.Forward(user, m, o)
 	switch {
 	case err != nil:
 		return err
@@ -70,7 +73,7 @@ func (sv *Service) forward(from *Session, user stanza.Addr, op uint8, st *stanza
 		from.recorded = true
 	}
 	from.noteSent(node)
-	from.passedOn(user, node)
+	from.passedOn(user, Move{Node: node, Term: term})
 	return nil
 }
 
@@ -95,13 +98,14 @@ func (s *Session) noteSent(node string) {
 
 // passedOn has the node that sent a stanza for a user learn where it went, when it has arrived there: what it sends from
 // then on may go there at once, and comes behind.
-func (s *Session) passedOn(user stanza.Addr, node string) {
+func (s *Session) passedOn(user stanza.Addr, m Move) {
 	if s == nil || s.peer == "" || s.heir || s.in == 0 {
 		return
 	}
-	sv, peer, seq := s.sv, s.peer, s.in
-	sv.cluster.WhenSent(node, func() {
-		sv.cluster.Tell(peer, Message{Op: opMoved, Seq: 0, User: user.String(), Payload: appendMoved(nil, node, seq)})
+	sv, peer := s.sv, s.peer
+	m.Seq = s.in
+	sv.cluster.WhenSent(m.Node, func() {
+		sv.cluster.Tell(peer, Message{Op: opMoved, Seq: 0, User: user.String(), Payload: m.append(nil)})
 	})
 }
 
@@ -323,7 +327,7 @@ func (sv *Service) runErrands(batch []errand) bool {
 			sv.leave()
 		case x.kept:
 			sv.enter()
-			if err := sv.cluster.ForwardTo(node, x.user, Message{Op: x.op, Payload: x.st.Raw()}, Origin{Passed: true}); err != nil {
+			if err := sv.cluster.ForwardTo(node, x.user, Message{Op: x.op, Payload: x.st.Raw()}, Origin{}); err != nil {
 				sv.log.Error("stanza not forwarded", "error", err)
 			}
 			sv.leave()

@@ -258,12 +258,12 @@ func (sv *Service) sendTo(to stanza.Addr, st *stanza.Stanza) {
 // sendElsewhere journals a stanza of the gateway's own for a user of another node, in the moment in which what it tells
 // of is journaled too. It reports false when the user is here after all.
 func (sv *Service) sendElsewhere(user stanza.Addr, st *stanza.Stanza) bool {
-	m := Message{Op: opReply, Payload: st.Raw()}
-	node, err := sv.cluster.Forward(user, m, Origin{Passed: true})
+	m := Message{Op: opReply, Term: TermHome, Payload: st.Raw()}
+	node, _, err := sv.cluster.Forward(user, m, Origin{})
 	if errors.Is(err, ErrUnlocated) {
 		// Where the user is can be asked for only with nothing locked.
 		var parked bool
-		if parked, err = sv.parkLocked(user, m, Origin{Passed: true}); err == nil && !parked {
+		if parked, err = sv.parkLocked(user, m, Origin{}); err == nil && !parked {
 			sv.errands.add(errand{user: user, op: opReply, st: st, kept: true})
 		}
 		node = ""

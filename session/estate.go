@@ -117,7 +117,7 @@ func (sv *Service) passOn(user stanza.Addr) (err error) {
 			return
 		}
 		var node string
-		node, err = sv.cluster.Forward(user, Message{Op: opAwaits, Payload: u.Append(nil)}, Origin{Passed: true})
+		node, _, err = sv.cluster.Forward(user, Message{Op: opAwaits, Term: TermHome, Payload: u.Append(nil)}, Origin{})
 		if err != nil || node == sv.cluster.ID() {
 			sv.moving.PutIn(u.Awaited)
 			return
@@ -167,7 +167,7 @@ func (h *Inheritance) Publish() []stanza.Addr {
 	for _, user := range users {
 		sv.router.Locked(user, func(t Table) {
 			if !sv.here(user) {
-				sv.cluster.Take(user, h.dead, 0)
+				sv.cluster.Take(user, h.dead, 0, TermUnknown)
 			}
 			for _, s := range byUser[user] {
 				sv.publishLocked(t, s)

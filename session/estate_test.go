@@ -138,7 +138,7 @@ func (m *mesh) adopt(dead *node, heir *node, e estate) {
 				continue
 			}
 			user := stanza.MustParseAddr(x.m.User)
-			if err := n.sv.Reroute(n.ctx, user, x.m, Origin{Session: 1 << 59, N: x.m.Seq, Passed: true}); err != nil {
+			if err := n.sv.Reroute(n.ctx, user, x.m, Origin{Session: 1 << 59, N: x.m.Seq}); err != nil {
 				m.t.Fatalf("reroute: %v", err)
 			}
 		}

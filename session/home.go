@@ -308,7 +308,10 @@ func (sv *Service) giveLocked(ctx context.Context, node string, user stanza.Addr
 		if err != nil {
 			return
 		}
-		u := &journal.User{Addr: user, Seen: sv.seenOf(node)}
+		u := &journal.User{Addr: user}
+		if next, _ := sv.cluster.Where(user); next == sv.cluster.ID() { // else some of that is on its way round
+			u.Seen = sv.seenOf(node)
+		}
 		for _, s := range sessions {
 			s.mu.Lock()
 			u.Sessions = append(u.Sessions, s.keptLocked())

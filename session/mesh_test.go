@@ -284,7 +284,7 @@ func (n *node) Claim(_ context.Context, user stanza.Addr) (string, error) {
 	return n.resolve(user, true)
 }
 
-func (n *node) Take(user stanza.Addr, from string, seen uint32) {
+func (n *node) Take(user stanza.Addr, from string, seen uint32, _ uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.places[user]
@@ -336,7 +336,8 @@ func (n *node) Unpin(user stanza.Addr) {
 	}
 }
 
-func (n *node) Moved(user stanza.Addr, from, home string, seq uint32) {
+func (n *node) Moved(user stanza.Addr, m Move) {
+	from, home, seq := m.From, m.Node, m.Seq
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.places[user]

@@ -21,34 +21,38 @@ func (n *node) link(to string) *meshLink {
 	return l
 }
 
-func (n *node) Forward(user stanza.Addr, m Message, o Origin) (string, error) {
+func (n *node) Forward(user stanza.Addr, m Message, o Origin) (string, uint64, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := n.places[user]
 	if p == nil {
-		return "", ErrUnlocated
+		return "", 0, ErrUnlocated
 	}
 	to := p.node
-	if !o.Passed && p.via != "" {
+	if m.Term <= TermPassed && p.via != "" {
 		to = p.via
 	}
 	switch to {
 	case "":
-		return "", ErrUnlocated
+		return "", 0, ErrUnlocated
 	case n.id:
-		return to, nil
+		return to, 0, nil
+	}
+	passed := m.Term > TermPassed
+	if m.Term > 0 {
+		m.Term = TermHome
 	}
 	if err := n.forwardLocked(to, user, m, o, false); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	switch {
-	case o.Passed:
+	case passed:
 	case p.via == to:
 		p.viaLast = n.links[to].seq
 	default:
 		p.last = n.links[to].seq
 	}
-	return to, nil
+	return to, m.Term, nil
 }
 
 func (n *node) ForwardTo(to string, user stanza.Addr, m Message, o Origin) error {
@@ -71,7 +75,7 @@ func (n *node) HandOver(to string, user stanza.Addr, m Message) error {
 
 func (n *node) forwardLocked(to string, user stanza.Addr, m Message, o Origin, leaves bool) error {
 	l := n.link(to)
-	rec := journal.Forward{Origin: o.Session, N: o.N, Link: l.ord, To: to, Seq: l.seq + 1, Op: m.Op, Leaves: leaves, User: user}
+	rec := journal.Forward{Origin: o.Session, N: o.N, Link: l.ord, To: to, Seq: l.seq + 1, Op: m.Op, Leaves: leaves, Term: m.Term, User: user}
 	if err := n.journal.Append(journal.KindForward, rec.AppendHead(nil), m.Payload); err != nil {
 		return err
 	}

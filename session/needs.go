@@ -200,21 +200,23 @@ type Homes interface {
 	// Where says to which node to send what somebody here has for a user, where that is known.
 	Where(user stanza.Addr) (node string, known bool)
 	// Take makes this node the home of a user whom from, a node, has no more; seen is how far from had got in what
-	// this node sent it. Under the user's lock.
-	Take(user stanza.Addr, from string, seen uint32)
+	// this node sent it, 0 if some of that may be elsewhere, and term that of the message which brought the user, if one
+	// did. Under the user's lock.
+	Take(user stanza.Addr, from string, seen uint32, term uint64)
 	// Pin keeps it the home while there are sessions, in place of from; Unpin, under the user's lock, says that there
 	// are none.
 	Pin(ctx context.Context, user stanza.Addr, from string) error
 	Unpin(user stanza.Addr)
-	// Moved takes the word of from that it has passed on to the home, node, what it got from here up to seq.
-	Moved(user stanza.Addr, from, node string, seq uint32)
+	// Moved takes the word of another node that it has passed something on.
+	Moved(user stanza.Addr, m Move)
 }
 
 // Links carry messages to other nodes.
 type Links interface {
-	// Forward journals a message for the user's home and sends it, in order and once. It returns the own name when
-	// that is here, and ErrUnlocated when it is not known.
-	Forward(user stanza.Addr, m Message, o Origin) (node string, err error)
+	// Forward journals a message for the user's home and sends it, in order and once: to the home itself, or to an
+	// earlier one that may have something which it comes behind, and in which term. It returns the own name when that is
+	// here, and ErrUnlocated when it is not known.
+	Forward(user stanza.Addr, m Message, o Origin) (node string, term uint64, err error)
 	// ForwardTo is Forward to a node of which it is known that it can go on with it.
 	ForwardTo(node string, user stanza.Addr, m Message, o Origin) error
 	// HandOver forwards everything of a user to a node, which is the home from then on. Under the user's lock.
@@ -235,16 +237,32 @@ type Links interface {
 type Message struct {
 	Op      uint8
 	Seq     uint32 // its place among the journaled ones of its link, 0 for one that may be lost
+	Term    uint64 // of the user's home that it was sent to; see TermUnknown
 	User    string
 	Payload []byte
 }
 
-// Origin is the inbound stanza that a message came of, as the journal names it. Passed says that another node had it
-// before.
+// What Message.Term may be besides a term's number; see package cluster.
+const (
+	TermUnknown uint64 = 0         // of what a sender here sends
+	TermPassed  uint64 = 1         // the least for what came from another node
+	TermHome    uint64 = 1<<64 - 1 // for what goes straight to the home
+)
+
+// Move is the word of the node From that it has passed on what it got from here up to Seq for its term Was: to Node, for that
+// one's Term.
+type Move struct {
+	From string
+	Was  uint64
+	Seq  uint32
+	Node string
+	Term uint64
+}
+
+// Origin is the inbound stanza that a message came of, as the journal names it.
 type Origin struct {
 	Session uint64
 	N       uint32
-	Passed  bool
 }
 
 var (

@@ -444,7 +444,7 @@ func (sv *Service) hide(user, contact stanza.Addr) {
 // arrives takes a subscription stanza into the roster of the user it is for.
 func (sv *Service) arrives(user, contact stanza.Addr, st *stanza.Stanza) error {
 	if !sv.here(user) {
-		_, err := sv.cluster.Forward(user, Message{Op: opArrives, Payload: st.Raw()}, Origin{})
+		_, _, err := sv.cluster.Forward(user, Message{Op: opArrives, Payload: st.Raw()}, Origin{})
 		if errors.Is(err, ErrUnlocated) {
 			// Known a moment ago: the errand finds it again.
 			sv.errands.add(errand{user: user, op: opArrives, st: st, kept: true})

@@ -197,7 +197,7 @@ type parker interface {
 func (sv *Service) putAside(p *Session, user stanza.Addr, m Message) (bool, error) {
 	sv.enter()
 	defer sv.leave()
-	parked, err := sv.parkLocked(user, Message{Op: m.Op, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq, Passed: true})
+	parked, err := sv.parkLocked(user, Message{Op: m.Op, Term: m.Term, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq})
 	if parked && err == nil {
 		p.done(m.Seq)
 		sv.metrics.parked.Inc()
@@ -341,27 +341,32 @@ func fits(op uint8, st *stanza.Stanza) bool {
 	return true
 }
 
-// atHome runs f if this node is the user's home, and else passes the message on to it.
+// atHome runs f if this node is the user's home, and else passes the message on. It does so too at the home while what
+// this message comes behind is on its way round by an earlier one.
 func (sv *Service) atHome(p *Session, user stanza.Addr, m Message, f func() error) error {
+	was := m.Term
+	m = Message{Op: m.Op, Term: max(was, TermPassed), Payload: m.Payload}
+	if p.heir {
+		m.Term = TermHome
+	}
 	for {
-		if sv.here(user) {
+		o := p.origin()
+		node, term, err := sv.cluster.Forward(user, m, o)
+		if err != nil {
+			return err
+		}
+		if node == sv.cluster.ID() {
 			if err := f(); !errors.Is(err, ErrElsewhere) {
 				return err
 			}
-		}
-		o := p.origin()
-		o.Passed = true
-		node, err := sv.cluster.Forward(user, Message{Op: m.Op, Payload: m.Payload}, o)
-		switch {
-		case err != nil:
-			return err
-		case node == sv.cluster.ID():
 			continue
 		}
 		if o.Session != 0 {
 			p.recorded = true
 		}
-		p.passedOn(user, node)
+		if !sv.here(user) {
+			p.passedOn(user, Move{Was: was, Node: node, Term: term})
+		}
 		return nil
 	}
 }
@@ -406,8 +411,9 @@ func (sv *Service) replyTo(p *Session, reply *stanza.Stanza) error {
 func (sv *Service) hear(p *Session, user stanza.Addr, m Message) {
 	switch m.Op {
 	case opMoved:
-		if node, seq, ok := cutMoved(m.Payload); ok {
-			sv.cluster.Moved(user, p.peer, node, seq)
+		if move, ok := cutMove(m.Payload); ok {
+			move.From = p.peer
+			sv.cluster.Moved(user, move)
 		}
 	case opWant:
 		sv.wanted(p.peer, user, m.Payload)
@@ -429,13 +435,21 @@ func (sv *Service) hear(p *Session, user stanza.Addr, m Message) {
 	}
 }
 
-func appendMoved(dst []byte, node string, seq uint32) []byte {
-	return append(binary.LittleEndian.AppendUint32(dst, seq), node...)
+// append encodes all but From.
+func (m *Move) append(dst []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, m.Seq)
+	dst = binary.LittleEndian.AppendUint64(dst, m.Was)
+	dst = binary.LittleEndian.AppendUint64(dst, m.Term)
+	return append(dst, m.Node...)
 }
 
-func cutMoved(b []byte) (node string, seq uint32, ok bool) {
-	if len(b) < 5 {
-		return "", 0, false
+func cutMove(b []byte) (m Move, ok bool) {
+	const fixed = 4 + 8 + 8
+	if len(b) <= fixed {
+		return m, false
 	}
-	return string(b[4:]), binary.LittleEndian.Uint32(b), true
+	m.Seq = binary.LittleEndian.Uint32(b)
+	m.Was, m.Term = binary.LittleEndian.Uint64(b[4:]), binary.LittleEndian.Uint64(b[12:])
+	m.Node = string(b[fixed:])
+	return m, true
 }

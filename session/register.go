@@ -109,7 +109,7 @@ func (sv *Service) UserRemoved(user stanza.Addr) error {
 	}
 	sv.enter()
 	defer sv.leave()
-	node, err := sv.cluster.Forward(user, Message{Op: opRemoved}, Origin{})
+	node, _, err := sv.cluster.Forward(user, Message{Op: opRemoved}, Origin{})
 	if err == nil && node == sv.cluster.ID() {
 		err = sv.userRemoved(user)
 	}

@@ -36,7 +36,7 @@ func (sv *Service) takeOver(p *Session, user stanza.Addr, m Message) error {
 		}
 		p.recorded = true
 		pos := sv.journal.Appended()
-		sv.cluster.Take(user, p.peer, u.Seen)
+		sv.cluster.Take(user, p.peer, u.Seen, m.Term)
 		sv.moving.PutIn(u.Awaited)
 		for _, s := range sessions {
 			for place := s.out.acked + 1; place <= s.out.last(); place++ {

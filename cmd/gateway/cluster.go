@@ -120,9 +120,9 @@ func (o others) Locate(ctx context.Context, user stanza.Addr, claim bool) error 
 	return homeError(o.Node.Locate(ctx, user, claim))
 }
 
-func (o others) Forward(user stanza.Addr, m session.Message, from session.Origin) (string, error) {
-	node, err := o.Node.Forward(user, cluster.Message(m), cluster.Origin(from))
-	return node, homeError(err)
+func (o others) Forward(user stanza.Addr, m session.Message, from session.Origin) (string, uint64, error) {
+	node, term, err := o.Node.Forward(user, cluster.Message(m), cluster.Origin(from))
+	return node, term, homeError(err)
 }
 
 func (o others) ForwardTo(node string, user stanza.Addr, m session.Message, from session.Origin) error {
@@ -136,6 +136,8 @@ func (o others) HandOver(node string, user stanza.Addr, m session.Message) error
 func (o others) Tell(node string, m session.Message) bool {
 	return o.Node.Tell(node, cluster.Message(m))
 }
+
+func (o others) Moved(user stanza.Addr, m session.Move) { o.Node.Moved(user, cluster.Move(m)) }
 
 func (o others) Park(user stanza.Addr, m session.Message, from session.Origin) (bool, error) {
 	return o.Node.Park(user, cluster.Message(m), cluster.Origin(from))
@@ -272,7 +274,7 @@ func (h *heir) Adopt(ctx context.Context, dead string) (cluster.Estate, error) {
 	h.mu.Unlock()
 	for _, f := range rec.Unsent {
 		estate.Unsent = append(estate.Unsent, cluster.Unsent{
-			To: f.To, User: f.User, Message: cluster.Message{Op: f.Op, Seq: f.Seq, User: f.User.String(), Payload: f.Payload},
+			To: f.To, User: f.User, Message: cluster.Message{Op: f.Op, Seq: f.Seq, Term: f.Term, User: f.User.String(), Payload: f.Payload},
 		})
 	}
 	return estate, nil

@@ -22,9 +22,13 @@ type Forward struct {
 	Seq     uint32 // the message's place among all that went through the link, from 1
 	Op      uint8  // what the other node is to do; package session's
 	Leaves  bool   // the user is handed over: its sessions and awaited receipts are this node's no more
+	Term    uint64 // of the user's home that it is meant for; package cluster's
 	User    stanza.Addr
 	Payload []byte
 }
+
+// leaves is the flag of a Forward.
+const leaves = 1
 
 // AppendHead appends all but the payload, which follows it.
 func (r *Forward) AppendHead(dst []byte) []byte {
@@ -32,17 +36,18 @@ func (r *Forward) AppendHead(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, r.N)
 	dst = binary.LittleEndian.AppendUint64(dst, r.Link)
 	dst = binary.LittleEndian.AppendUint32(dst, r.Seq)
-	leaves := byte(0)
+	flags := byte(0)
 	if r.Leaves {
-		leaves = 1
+		flags |= leaves
 	}
-	dst = append(dst, r.Op, leaves)
+	dst = append(dst, r.Op, flags)
+	dst = binary.LittleEndian.AppendUint64(dst, r.Term)
 	return appendString(appendString(dst, r.To), r.User.String())
 }
 
 // DecodeForward reads a KindForward record. The result does not refer to b.
 func DecodeForward(b []byte) (*Forward, error) {
-	const fixed = 8 + 4 + 8 + 4 + 2
+	const fixed = 8 + 4 + 8 + 4 + 2 + 8
 	if len(b) < fixed {
 		return nil, errShort
 	}
@@ -52,7 +57,8 @@ func DecodeForward(b []byte) (*Forward, error) {
 		Link:   binary.LittleEndian.Uint64(b[12:]),
 		Seq:    binary.LittleEndian.Uint32(b[20:]),
 		Op:     b[24],
-		Leaves: b[25] == 1,
+		Leaves: b[25]&leaves != 0,
+		Term:   binary.LittleEndian.Uint64(b[26:]),
 	}
 	d := decoder{b: b[fixed:]}
 	r.To, r.User = d.string(), d.addr()

@@ -18,6 +18,7 @@ func forwards() *rapid.Generator[*journal.Forward] {
 			Origin: rapid.Uint64().Draw(t, "origin"), N: rapid.Uint32().Draw(t, "n"),
 			Link: rapid.Uint64().Draw(t, "link"), To: rapid.StringN(0, 30, -1).Draw(t, "to"), Seq: rapid.Uint32().Draw(t, "seq"),
 			Op: rapid.Byte().Draw(t, "op"), Leaves: rapid.Bool().Draw(t, "leaves"),
+			Term: rapid.Uint64().Draw(t, "term"),
 			User: addrs().Draw(t, "user").Bare(),
 		}
 		if p := rapid.SliceOf(rapid.Byte()).Draw(t, "payload"); len(p) > 0 {

@@ -127,7 +127,8 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// The way of a message costs no garbage but a header's value: the length of the response, and the slice that holds it.
+// The way of a message costs no garbage but what net/http's header takes: the length of the response, and a slice for each
+// field. Connections that were taken over do not have it.
 func TestAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
@@ -135,7 +136,7 @@ func TestAllocations(t *testing.T) {
 	x := newBench(t)
 	msg := message(1)
 	x.exchange(msg)
-	if n := testing.AllocsPerRun(1000, func() { x.exchange(msg) }); n > 3 {
+	if n := testing.AllocsPerRun(1000, func() { x.exchange(msg) }); n > 7 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -4,14 +4,10 @@ import "net/http"
 
 // Shared by all answers: a header's value is never changed.
 var (
-	varyOrigin     = []string{"Origin"}
-	varyBoth       = []string{"Origin, Accept-Encoding"}
-	anyOrigin      = []string{"*"}
 	corsMethods    = []string{"POST, GET, OPTIONS"}
 	corsHeaders    = []string{"Content-Type"}
 	corsMaxAge     = []string{"7200"}
 	textXML        = []string{"text/xml; charset=utf-8"}
-	encodingGzip   = []string{"gzip"}
 	allowedMethods = []string{"GET, HEAD, POST, OPTIONS"}
 )
 
@@ -20,15 +16,23 @@ func (s *Server) allowed(r *http.Request) bool {
 	return len(r.Header["Origin"]) == 0 || s.origins.Allow(r)
 }
 
-// cors lets a page read the answer, errors too: without it a page sees nothing but a failure.
-func cors(h http.Header, r *http.Request, allowed bool) {
-	h["Vary"] = varyOrigin
-	switch values := r.Header["Origin"]; {
-	case len(values) == 0:
-		h["Access-Control-Allow-Origin"] = anyOrigin
-	case allowed:
-		h["Access-Control-Allow-Origin"] = values[:1]
+// originOf is the page that sent r, "" for none.
+func originOf(r *http.Request) string {
+	if values := r.Header["Origin"]; len(values) > 0 {
+		return values[0]
 	}
+	return ""
+}
+
+// readableBy is who may read an answer, "" for nobody: without that a page sees nothing but a failure, errors too.
+func readableBy(origin string, allowed bool) string {
+	switch {
+	case origin == "":
+		return "*"
+	case allowed:
+		return origin
+	}
+	return ""
 }
 
 // preflight answers OPTIONS (Fetch §3.2.2).

@@ -29,6 +29,11 @@ func (s *Server) lookElsewhere(ctx context.Context, c *call) *transport {
 	}
 	if s.elsewhere != nil && !c.forwarded {
 		node, _, _ := strings.Cut(sid, ".")
+		if c.line != nil {
+			var stop func()
+			ctx, stop = c.line.conn.Watch()
+			defer stop()
+		}
 		resp, err := s.elsewhere.Forward(ctx, sid, node, appendRequest(nil, c))
 		switch {
 		case err == nil && c.readResponse(resp):

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -201,21 +202,58 @@ func TestEndlessBody(t *testing.T) {
 	})
 }
 
+// line is a connection that is spoken to by hand.
+type line struct {
+	net.Conn
+	r      *bufio.Reader
+	target string
+}
+
+// lines runs a test with a connection that net/http serves, and with one that the Server has taken over.
+func lines(t *testing.T, f func(t *testing.T, h *harness, l *line)) {
+	for _, target := range []string{"/", Path} {
+		bubble(t, nil, func(t *testing.T, h *harness) {
+			conn, err := h.lis.dial(context.Background(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			l := &line{conn, bufio.NewReader(conn), target}
+			l.post(wrap(1, " sid='unknown'", ""))
+			if resp := l.read(t); resp.StatusCode != http.StatusOK {
+				t.Fatalf("got %d", resp.StatusCode)
+			}
+			if n := h.conns.Len(); n > 0 != (target == Path) {
+				t.Fatalf("%d connections taken", n)
+			}
+			f(t, h, l)
+		})
+	}
+}
+
+func (l *line) post(body string) {
+	fmt.Fprintf(l, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", l.target, len(body), body)
+}
+
+func (l *line) read(t *testing.T) *http.Response {
+	t.Helper()
+	resp, err := http.ReadResponse(l.r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
 // A body that trickles in.
 func TestSlowBody(t *testing.T) {
-	bubble(t, nil, func(t *testing.T, h *harness) {
-		conn, err := h.lis.dial(context.Background(), "", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+	lines(t, func(t *testing.T, h *harness, l *line) {
 		begin := time.Now()
-		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n<body ")
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(begin); resp.StatusCode != http.StatusRequestTimeout || took != 15*time.Second {
+		fmt.Fprintf(l, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n<body ", l.target)
+		resp := l.read(t)
+		if took := time.Since(begin); resp.StatusCode != http.StatusRequestTimeout || took != 15*time.Second || !resp.Close {
 			t.Fatalf("got %d after %v", resp.StatusCode, took)
 		}
 		if got := h.met.slow.Load(); got != 1 {
@@ -224,24 +262,45 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
+// A body that is larger than allowed is not read to its end.
+func TestLargeBodyEndsTheConnection(t *testing.T) {
+	lines(t, func(t *testing.T, h *harness, l *line) {
+		go l.post(strings.Repeat("x", 1<<20))
+		if resp := l.read(t); resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close {
+			t.Fatalf("got %d", resp.StatusCode)
+		}
+	})
+}
+
 // A client that does not read its response.
 func TestSlowReader(t *testing.T) {
-	bubble(t, nil, func(t *testing.T, h *harness) {
+	lines(t, func(t *testing.T, h *harness, l *line) {
 		c := h.login(createAttrs)
-		conn, err := h.lis.dial(context.Background(), "", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
 		c.st.send(message(1))
 		c.rid++
-		body := wrap(c.rid, " sid='"+c.sid+"'", "")
-		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-		time.Sleep(31 * time.Second)
+		l.post(wrap(c.rid, " sid='"+c.sid+"'", ""))
+		time.Sleep(32 * time.Second)
 		synctest.Wait()
 		if got := h.met.slow.Load(); got != 1 {
 			t.Fatalf("%d slow", got)
 		}
+		expect(t, c.send(c.rid, "", ""), payload(message(1)))
+	})
+}
+
+// The client's connection breaks while its request is held, and it asks again.
+func TestHangUp(t *testing.T) {
+	lines(t, func(t *testing.T, h *harness, l *line) {
+		c := h.login(createAttrs)
+		c.rid++
+		l.post(wrap(c.rid, " sid='"+c.sid+"'", ""))
+		synctest.Wait()
+		_ = l.Close()
+		synctest.Wait()
+		if n := h.heldRequests(); n != 0 {
+			t.Fatalf("%d requests are held", n)
+		}
+		c.st.send(message(1))
 		expect(t, c.send(c.rid, "", ""), payload(message(1)))
 	})
 }

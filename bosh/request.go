@@ -5,11 +5,13 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
 	"holdfast/internal/admit"
+	"holdfast/internal/httpconn"
 	"holdfast/session"
 	"holdfast/stanza"
 )
@@ -35,8 +37,12 @@ var (
 // call is one request and its answer, wherever it came in. While it is held it has neither inbox nor out.
 type call struct {
 	*inbox
-	peer session.Peer
-	addr netip.Addr // what the gate counts it under
+	line   *waiter // who serves the connection that it came over; nil when net/http does, or another node
+	origin string  // of the page that sent it
+	may    bool    // that page may read the answer
+	gzip   bool    // it takes a compressed one
+	peer   session.Peer
+	addr   netip.Addr // what the gate counts it under
 
 	// Set when the answer has to be waited for.
 	held *transport
@@ -70,7 +76,7 @@ func (c *call) release() {
 
 func (c *call) free() {
 	c.release()
-	if c.w != nil {
+	if c.w != nil && c.line == nil {
 		c.held.srv.waiters.Put(c.w)
 	}
 	if o := c.out; o != nil && cap(o.b) <= keepSize {
@@ -106,56 +112,115 @@ func (c *call) reject(status int, cond condition) {
 	c.retry = status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
 }
 
-// ServeHTTP is [http.Handler]'s. What is on its stack is there as long as a request is held, so it is little.
+// ServeHTTP is [http.Handler]'s. It reads a request, and takes the connection over to answer it, and all that follow.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		s.serveOthers(w, r)
 		return
 	}
 	c := newCall()
-	defer c.free()
-	s.begins(c, w, r)
+	if s.receive(c, r, http.NewResponseController(w)) {
+		if conn := s.conns.Take(w, r); conn != nil {
+			go s.converse(conn, c)
+			return
+		}
+		defer c.free()
+		s.serve(r.Context(), c)
+	} else {
+		defer c.free()
+	}
+	c.release()
 	if c.held != nil {
 		c.held.await(r.Context(), c)
 	}
 	if c.aborted {
 		panic(http.ErrAbortHandler) // closes the connection, without a word
 	}
-	s.write(w, r, c)
+	s.write(w, c)
+}
+
+// converse answers c and the requests that come after it over a connection. What is on its stack is there as long as a
+// request is held, so it is little.
+func (s *Server) converse(conn *httpconn.Conn, c *call) {
+	defer conn.Close()
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("bosh request failed", "error", r, "stack", string(debug.Stack()))
+		}
+	}()
+	line := &waiter{wake: conn.Woken(), conn: conn}
+	for {
+		c.line = line
+		s.serve(conn.Context(), c)
+		c.release()
+		if c.held != nil {
+			c.held.await(conn.Context(), c)
+		}
+		if !s.reply(c) {
+			return
+		}
+		if c = s.next(line); c == nil {
+			return
+		}
+	}
+}
+
+// next reads the next request of a connection; nil when there is none, or the last one had a fault.
+func (s *Server) next(line *waiter) *call {
+	r, ok := line.conn.Next()
+	if !ok {
+		return nil
+	}
+	c := newCall()
+	c.line = line
+	if s.receive(c, r, line.conn) {
+		return c
+	}
+	c.release()
+	line.conn.Abandon()
+	s.reply(c)
+	return nil
 }
 
 func (s *Server) serveOthers(w http.ResponseWriter, r *http.Request) {
-	cors(w.Header(), r, s.allowed(r))
+	h := w.Header()
+	h.Set("Vary", "Origin")
+	if by := readableBy(originOf(r), s.allowed(r)); by != "" {
+		h.Set("Access-Control-Allow-Origin", by)
+	}
 	switch r.Method {
 	case http.MethodOptions:
 		preflight(w)
 	case http.MethodGet, http.MethodHead:
 		showPage(w)
 	default:
-		w.Header()["Allow"] = allowedMethods
+		h["Allow"] = allowedMethods
 		http.Error(w, "POST is what BOSH takes", http.StatusMethodNotAllowed)
 	}
 }
 
-// begins takes a request up to where it is answered, or held.
-func (s *Server) begins(c *call, w http.ResponseWriter, r *http.Request) {
-	defer c.release()
+// deadliner bounds the reading of a body.
+type deadliner interface{ SetReadDeadline(time.Time) error }
+
+// receive reads a request. It reports false when that is answered already, or nobody waits for an answer.
+func (s *Server) receive(c *call, r *http.Request, dl deadliner) bool {
+	c.origin, c.may = originOf(r), s.allowed(r)
+	c.gzip = s.cfg.Compression && acceptsGzip(r.Header)
 	switch {
-	case !s.allowed(r):
+	case !c.may:
 		s.met.refused.WithLabelValues(refusedOrigin).Inc()
 		c.reject(http.StatusForbidden, policyViolation)
+		return false
 	case !xmlType(r.Header) || !identity(r.Header):
 		c.reject(http.StatusUnsupportedMediaType, badRequest)
-	default:
-		client := s.trust.Client(r)
-		c.peer = session.Peer{Addr: client.Addr, Secure: client.Secure, Kind: "bosh"}
-		if client.Known {
-			c.addr = admit.Bucket(client.Addr)
-		}
-		if s.read(c, r, http.NewResponseController(w)) {
-			s.serve(r.Context(), c)
-		}
+		return false
 	}
+	client := s.trust.Client(r)
+	c.peer = session.Peer{Addr: client.Addr, Secure: client.Secure, Kind: "bosh"}
+	if client.Known {
+		c.addr = admit.Bucket(client.Addr)
+	}
+	return s.read(c, r, dl)
 }
 
 // xmlType reports whether a body may be XML in UTF-8. Pages that are to do without a preflight send text/plain, and
@@ -190,9 +255,10 @@ func identity(h http.Header) bool {
 }
 
 // read reads the request's body whole. It reports false when it has answered already.
-func (s *Server) read(c *call, r *http.Request, rc *http.ResponseController) bool {
-	if s.cfg.BodyTimeout > 0 {
-		_ = rc.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout)) // without deadlines there is no limit
+func (s *Server) read(c *call, r *http.Request, dl deadliner) bool {
+	bound := s.cfg.BodyTimeout > 0 && !(c.line != nil && r.ContentLength >= 0 && int64(c.line.conn.Ahead()) >= r.ContentLength)
+	if bound {
+		_ = dl.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout)) // without deadlines there is no limit
 	}
 	limit := s.cfg.bodyLimit(false)
 	over, err := c.fill(r.Body, limit)
@@ -217,8 +283,8 @@ func (s *Server) read(c *call, r *http.Request, rc *http.ResponseController) boo
 		return false
 	}
 	s.met.bytesIn.Add(uint64(len(c.buf)))
-	if s.cfg.BodyTimeout > 0 {
-		_ = rc.SetReadDeadline(time.Time{})
+	if bound {
+		_ = dl.SetReadDeadline(time.Time{})
 	}
 	return true
 }

@@ -7,7 +7,9 @@ import (
 // hold makes c one that waits for its answer.
 func (c *call) hold(t *transport) *waiter {
 	c.held, c.rid = t, c.body.rid
-	c.w = t.srv.waiters.Get().(*waiter)
+	if c.w = c.line; c.w == nil {
+		c.w = t.srv.waiters.Get().(*waiter)
+	}
 	return c.w
 }
 
@@ -58,16 +60,27 @@ func (t *transport) await(ctx context.Context, c *call) {
 		return // answered already
 	}
 	for !t.respond(ctx, c) {
-		select {
-		case <-c.w.wake:
-			t.mu.Lock()
-			t.pump()
-			t.mu.Unlock()
-		case <-ctx.Done():
+		if !c.w.wait(ctx) {
 			t.detach(c.w, c.rid)
 			c.aborted = true
 			return
 		}
+		t.mu.Lock()
+		t.pump()
+		t.mu.Unlock()
+	}
+}
+
+// wait waits for a signal. It reports false when the client is gone.
+func (w *waiter) wait(ctx context.Context) bool {
+	if w.conn != nil {
+		return !w.conn.Wait()
+	}
+	select {
+	case <-w.wake:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"holdfast/internal/admit"
+	"holdfast/internal/httpconn"
 	"holdfast/internal/origin"
 	"holdfast/internal/proxy"
 	"holdfast/session"
@@ -38,6 +39,7 @@ type Server struct {
 	met       *metrics
 	watch     *watch
 	waiters   sync.Pool
+	conns     *httpconn.Pool
 
 	smu      sync.RWMutex
 	sessions map[string]*transport    // guarded by smu
@@ -47,6 +49,12 @@ type Server struct {
 	draining bool           // guarded by mu; no session joins wg afterwards
 	wg       sync.WaitGroup // sessions
 }
+
+// Connections are net/http's until their first request has come in; cmd/gateway gives it the same limits.
+const (
+	idleTimeout = time.Minute
+	headTimeout = 10 * time.Second
+)
 
 // New makes a Server and starts its watch, which [Server.Drain] and [Server.Close] end.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer, streams Streams) (*Server, error) {
@@ -74,6 +82,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer, streams Stream
 		return nil, err
 	}
 	go s.watch.run()
+	s.conns = httpconn.NewPool(httpconn.Config{Path: Path, Idle: idleTimeout, Head: headTimeout, Write: cfg.WriteTimeout})
 	return s, nil
 }
 
@@ -171,8 +180,12 @@ func (s *Server) Drain(ctx context.Context) error {
 		}
 	}
 	s.watch.close()
+	s.conns.Drain(ctx)
 	return err
 }
+
+// lastAnswers is how long Close waits for clients to read that their session is gone.
+const lastAnswers = time.Second
 
 // Close drops all sessions and waits for their streams.
 func (s *Server) Close() error {
@@ -180,6 +193,9 @@ func (s *Server) Close() error {
 	s.dropAll()
 	s.wg.Wait()
 	s.watch.close()
+	soon, cancel := context.WithTimeout(context.Background(), lastAnswers)
+	defer cancel()
+	s.conns.Drain(soon)
 	return nil
 }
 

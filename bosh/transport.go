@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"holdfast/internal/httpconn"
 	"holdfast/session"
 )
 
@@ -76,15 +77,27 @@ var _ session.Transport = (*transport)(nil)
 
 const never = int64(1) << 62
 
-// waiter is a goroutine that may wait. Its channel is used again for other sessions: a token may come for somebody else,
-// so who is woken looks.
-type waiter struct{ wake chan struct{} }
+// waiter is a goroutine that may wait. It is used again for other sessions: a token may come for somebody else, so who is
+// woken looks.
+type waiter struct {
+	wake <-chan struct{}
+	conn *httpconn.Conn // that reads meanwhile; or
+	own  chan struct{}
+}
 
-func newWaiter() any { return &waiter{wake: make(chan struct{}, 1)} }
+func newWaiter() any {
+	w := &waiter{own: make(chan struct{}, 1)}
+	w.wake = w.own
+	return w
+}
 
 func (w *waiter) signal() {
+	if w.conn != nil {
+		w.conn.Wake()
+		return
+	}
 	select {
-	case w.wake <- struct{}{}:
+	case w.own <- struct{}{}:
 	default:
 	}
 }

@@ -7,44 +7,80 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"holdfast/internal/httpconn"
 )
 
-// write sends the answer, under a deadline: a client that does not read holds nothing for long.
-func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call) {
+// fields is the most that an answer has.
+type fields [6]httpconn.Field
+
+// render makes the fields of the answer, and its body: compressed into z, if it is that. z is nil otherwise.
+func (s *Server) render(c *call, f *fields) (all []httpconn.Field, body []byte, z *outbuf) {
+	body = c.out.b
+	all = append(f[:0], httpconn.Field{Name: "Content-Type", Value: c.content[0]})
+	if by := readableBy(c.origin, c.may); by != "" {
+		all = append(all, httpconn.Field{Name: "Access-Control-Allow-Origin", Value: by})
+	}
+	if wait := int(s.cfg.RetryAfter / time.Second); c.retry && wait > 0 {
+		all = append(all, httpconn.Field{Name: "Retry-After", Value: strconv.Itoa(wait)})
+	}
+	if !s.cfg.Compression {
+		return append(all, httpconn.Field{Name: "Vary", Value: "Origin"}), body, nil
+	}
+	all = append(all, httpconn.Field{Name: "Vary", Value: "Origin, Accept-Encoding"})
+	if c.gzip && len(body) > 0 && len(body) >= s.cfg.CompressionThreshold {
+		z = outbufs.Get().(*outbuf)
+		z.b = z.b[:0]
+		if squeeze(z, body) == nil && len(z.b) < len(body) {
+			return append(all, httpconn.Field{Name: "Content-Encoding", Value: "gzip"}), z.b, z
+		}
+	}
+	return all, body, z
+}
+
+// sent counts an answer.
+func (s *Server) sent(c *call, body []byte, z *outbuf, slow bool) {
+	if slow {
+		s.met.slow.Add(1)
+	}
+	s.met.bytesOut.Add(uint64(len(body)))
+	if z != nil {
+		outbufs.Put(z)
+	}
+}
+
+// reply sends the answer over the request's own connection. It reports false when nothing comes after it.
+func (s *Server) reply(c *call) bool {
+	defer c.free()
+	if c.aborted {
+		return false
+	}
+	var f fields
+	all, body, z := s.render(c, &f)
+	err := c.line.conn.Reply(c.status, all, body)
+	s.sent(c, body, z, err == httpconn.ErrSlow)
+	return err == nil
+}
+
+// write sends the answer by net/http, under a deadline: a client that does not read holds nothing for long.
+func (s *Server) write(w http.ResponseWriter, c *call) {
 	rc := http.NewResponseController(w)
+	var f fields
+	all, body, z := s.render(c, &f)
 	h := w.Header()
-	cors(h, r, c.status != http.StatusForbidden || s.allowed(r))
-	h["Content-Type"] = c.content
-	if c.retry {
-		if wait := int(s.cfg.RetryAfter / time.Second); wait > 0 {
-			h["Retry-After"] = []string{strconv.Itoa(wait)}
-		}
+	for _, field := range all {
+		h.Set(field.Name, field.Value)
 	}
-	out := c.out.b
-	if s.cfg.Compression {
-		h["Vary"] = varyBoth
-		if len(out) > 0 && len(out) >= s.cfg.CompressionThreshold && acceptsGzip(r.Header) {
-			z := outbufs.Get().(*outbuf)
-			z.b = z.b[:0]
-			defer outbufs.Put(z)
-			if squeeze(z, out) == nil && len(z.b) < len(out) {
-				out = z.b
-				h["Content-Encoding"] = encodingGzip
-			}
-		}
-	}
-	h["Content-Length"] = []string{strconv.Itoa(len(out))}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if s.cfg.WriteTimeout > 0 {
 		_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)) // without deadlines there is no limit
 	}
 	w.WriteHeader(c.status)
-	if _, err := w.Write(out); err == nil {
+	_, err := w.Write(body)
+	if err == nil {
 		err = rc.Flush()
-		if timedOut(err) {
-			s.met.slow.Add(1)
-		}
 	}
-	s.met.bytesOut.Add(uint64(len(out)))
+	s.sent(c, body, z, timedOut(err))
 	if s.cfg.WriteTimeout > 0 {
 		_ = rc.SetWriteDeadline(time.Time{}) // it would hit whatever comes next on this connection
 	}

@@ -1,0 +1,180 @@
+package httpconn
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a Pool serves, and its limits. A limit of 0 is none.
+type Config struct {
+	Path  string        // of the requests
+	Idle  time.Duration // between two requests
+	Head  time.Duration // for the rest of a request's head, once it begins
+	Write time.Duration // for a response
+}
+
+// Pool is the connections that were taken.
+type Pool struct {
+	cfg   Config
+	start []byte // what a request begins with
+	tick  time.Duration
+	now   atomic.Int64           // in ticks
+	date  atomic.Pointer[[]byte] // the Date field as of now
+
+	mu    sync.Mutex
+	conns map[*Conn]struct{} // guarded by mu
+	ended bool               // guarded by mu: none is taken any more
+	wg    sync.WaitGroup     // of conns
+	stop  chan struct{}
+	done  chan struct{}
+}
+
+// NewPool makes a Pool and starts its goroutine, which Drain ends.
+func NewPool(cfg Config) *Pool {
+	p := &Pool{
+		cfg: cfg, start: []byte("POST " + cfg.Path + " HTTP/1.1\r\n"), conns: make(map[*Conn]struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	p.tick = time.Second
+	for _, limit := range []time.Duration{cfg.Idle, cfg.Write} {
+		if limit > 0 {
+			p.tick = min(p.tick, max(limit/8, time.Millisecond))
+		}
+	}
+	p.tell(time.Now())
+	go p.run()
+	return p
+}
+
+// Take takes the connection of a request, whose body has been read, from net/http: the handler returns, and a goroutine
+// of the caller's answers. It returns nil when the connection has to stay where it is.
+func (p *Pool) Take(w http.ResponseWriter, r *http.Request) *Conn {
+	web, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	// What encrypts the connection is known by its type, which would be lost on the way back.
+	if !ok || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.Close || r.URL.Path != p.cfg.Path || !p.join() {
+		return nil
+	}
+	nc, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		p.wg.Done()
+		return nil
+	}
+	c := &Conn{pool: p, web: web, nc: nc, remote: r.RemoteAddr, ahead: make([]byte, aheadSize), wake: make(chan struct{}, 1)}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.keep(rw.Reader)
+	c.set(busy)
+	p.mu.Lock()
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+	return c
+}
+
+// join counts a connection in.
+func (p *Pool) join() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return false
+	}
+	p.wg.Add(1)
+	return true
+}
+
+func (p *Pool) leave(c *Conn) {
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+	p.wg.Done()
+}
+
+func (p *Pool) ending() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
+// Len is how many connections there are.
+func (p *Pool) Len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
+}
+
+// Drain closes the connections that wait for a request, has the others closed when theirs is answered, and waits for that;
+// when ctx ends they are closed at once.
+func (p *Pool) Drain(ctx context.Context) {
+	p.mu.Lock()
+	if p.ended {
+		p.mu.Unlock()
+		<-p.done
+		return
+	}
+	p.ended = true
+	for c := range p.conns {
+		c.closeIf(idle, -1)
+	}
+	p.mu.Unlock()
+	gone := make(chan struct{})
+	go func() {
+		p.wg.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		p.mu.Lock()
+		for c := range p.conns {
+			c.hangUp()
+		}
+		p.mu.Unlock()
+		<-gone
+	}
+	close(p.stop)
+	<-p.done
+}
+
+// run ticks, and closes who has been too slow.
+func (p *Pool) run() {
+	defer close(p.done)
+	ticker := time.NewTicker(p.tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case at := <-ticker.C:
+			p.tell(at)
+			p.look()
+		}
+	}
+}
+
+// tell notes the time.
+func (p *Pool) tell(at time.Time) {
+	p.now.Add(1)
+	date := at.UTC().AppendFormat([]byte("Date: "), http.TimeFormat)
+	date = append(date, "\r\n"...)
+	p.date.Store(&date)
+}
+
+func (p *Pool) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if p.cfg.Idle > 0 {
+			c.closeIf(idle, int64(p.cfg.Idle/p.tick))
+		}
+		if p.cfg.Write > 0 {
+			c.closeIf(writing, int64(p.cfg.Write/p.tick))
+		}
+	}
+}
+
+// headSize is the largest head of a request that is read here.
+const headSize = 4 << 10
+
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, headSize) }}

@@ -11,13 +11,13 @@ import (
 	"holdfast/internal/httpconn"
 )
 
-// fields is the most that an answer has.
-type fields [6]httpconn.Field
+const mostFields = 6
 
-// render makes the fields of the answer, and its body: compressed into z, if it is that. z is nil otherwise.
-func (s *Server) render(c *call, f *fields) (all []httpconn.Field, body []byte, z *outbuf) {
+// render appends the fields of the answer, and returns them with its body: compressed into z, if it is that. z is nil
+// otherwise.
+func (s *Server) render(c *call, all []httpconn.Field) (_ []httpconn.Field, body []byte, z *outbuf) {
 	body = c.out.b
-	all = append(f[:0], httpconn.Field{Name: "Content-Type", Value: c.content[0]})
+	all = append(all, httpconn.Field{Name: "Content-Type", Value: c.content[0]})
 	if by := readableBy(c.origin, c.may); by != "" {
 		all = append(all, httpconn.Field{Name: "Access-Control-Allow-Origin", Value: by})
 	}
@@ -55,8 +55,8 @@ func (s *Server) reply(c *call) bool {
 	if c.aborted {
 		return false
 	}
-	var f fields
-	all, body, z := s.render(c, &f)
+	var room [mostFields]httpconn.Field
+	all, body, z := s.render(c, room[:0])
 	err := c.line.conn.Reply(c.status, all, body)
 	s.sent(c, body, z, err == httpconn.ErrSlow)
 	return err == nil
@@ -65,8 +65,8 @@ func (s *Server) reply(c *call) bool {
 // write sends the answer by net/http, under a deadline: a client that does not read holds nothing for long.
 func (s *Server) write(w http.ResponseWriter, c *call) {
 	rc := http.NewResponseController(w)
-	var f fields
-	all, body, z := s.render(c, &f)
+	var room [mostFields]httpconn.Field
+	all, body, z := s.render(c, room[:0])
 	h := w.Header()
 	for _, field := range all {
 		h.Set(field.Name, field.Value)

@@ -93,12 +93,20 @@ func serve(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		// No store takes anything from this process any more, so there is nothing to end in order.
 		return err
 	}
-	err = errors.Join(err, g.close())
-	select {
-	case <-g.cluster.fenced(): // while it drained
+	if err = errors.Join(err, g.close()); g.fencedWhileDraining(err) {
 		return errors.Join(errFenced, err)
+	}
+	return err
+}
+
+// fencedWhileDraining reports whether others took over what this process had before it was done: the cluster was told so, or
+// a store.
+func (g *gateway) fencedWhileDraining(err error) bool {
+	select {
+	case <-g.cluster.fenced():
+		return true
 	default:
-		return err
+		return errors.Is(err, journal.ErrFenced) || errors.Is(err, packetcache.ErrFenced)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -116,11 +117,13 @@ func (c *Conn) keep(br *bufio.Reader) {
 	}
 	if n := br.Buffered(); n > 0 {
 		more, _ := br.Peek(n) // cannot fail: they are there
-		rest := append(more[:n:n], c.ahead[c.from:c.to]...)
+		rest := slices.Concat(more, c.ahead[c.from:c.to])
+		c.from, c.to = 0, len(rest)
 		if len(rest) > len(c.ahead) {
-			c.ahead = make([]byte, len(rest))
+			c.ahead = rest
+		} else {
+			copy(c.ahead, rest)
 		}
-		c.from, c.to = 0, copy(c.ahead, rest)
 	}
 	if c.br != nil {
 		c.br.Reset(nil)
@@ -140,11 +143,10 @@ func (c *Conn) Next() (*http.Request, bool) {
 	c.br.Reset(c)
 	slow := false
 	for need := 1; ; {
-		b, err := c.br.Peek(need)
-		if err != nil {
+		if _, err := c.br.Peek(need); err != nil {
 			return nil, false
 		}
-		b, _ = c.br.Peek(c.br.Buffered())
+		b, _ := c.br.Peek(c.br.Buffered()) // cannot fail: they are there
 		if n := min(len(b), len(c.pool.start)); !bytes.Equal(b[:n], c.pool.start[:n]) || len(b) == c.br.Size() && !complete(b) {
 			c.giveBack()
 			return nil, false
@@ -335,7 +337,8 @@ func (c *Conn) Reply(status int, fields []Field, body []byte) error {
 	c.keep(nil)
 	c.last = c.last || c.pool.ending()
 	o := outputs.Get().(*output)
-	b := append(o.b[:0], "HTTP/1.1 "...)
+	b := o.b[:0]
+	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(append(append(b, ' '), http.StatusText(status)...), "\r\n"...)
 	b = append(b, *c.pool.date.Load()...)

@@ -26,13 +26,13 @@ func (s *Server) create(c *call) {
 		c.refuse(badRequest, len(b.ver) == 0)
 		return
 	}
-	if !s.join() {
+	if !s.door.Join() {
 		s.met.refused.WithLabelValues(refusedDraining).Inc()
 		c.reject(http.StatusServiceUnavailable, systemShutdown)
 		return
 	}
 	if reason := s.gate.Enter(c.addr); reason != "" {
-		s.wg.Done()
+		s.door.Leave()
 		s.met.refused.WithLabelValues(string(reason)).Inc()
 		status := http.StatusServiceUnavailable
 		if reason == admit.Address {
@@ -62,7 +62,7 @@ func (s *Server) create(c *call) {
 
 // tooLate ends a session that Drain or Close could not see.
 func (t *transport) tooLate() {
-	if t.srv.refusing() {
+	if t.srv.door.IsShut() {
 		t.Finish(session.Restarting)
 	}
 }

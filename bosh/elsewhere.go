@@ -23,7 +23,7 @@ type Elsewhere interface {
 // it returns nil the call is answered.
 func (s *Server) lookElsewhere(ctx context.Context, c *call) *transport {
 	sid := string(c.body.sid)
-	if s.refusing() {
+	if s.door.IsShut() {
 		c.answer(&response{kind: unavailable}, false, textXML)
 		return nil
 	}

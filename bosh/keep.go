@@ -287,7 +287,7 @@ func (s *Server) goOn(sid string) *transport {
 	if t := s.find(sid); t != nil {
 		return t
 	}
-	if !s.join() {
+	if !s.door.Join() {
 		return nil
 	}
 	var t *transport
@@ -300,12 +300,12 @@ func (s *Server) goOn(sid string) *transport {
 		return t, t.peer, t.mark, nil
 	})
 	if t == nil {
-		s.wg.Done()
+		s.door.Leave()
 		return nil
 	}
 	defer t.mu.Unlock()
 	if !ok {
-		s.wg.Done()
+		s.door.Leave()
 		t.over = true
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/internal/admit"
 	"holdfast/internal/httpconn"
+	"holdfast/internal/limitread"
 	"holdfast/session"
 	"holdfast/stanza"
 )
@@ -301,34 +302,8 @@ func (in *inbox) fill(r io.Reader, limit int) (over bool, err error) {
 }
 
 func (in *inbox) more(r io.Reader, limit int) (over bool, err error) {
-	buf := in.buf
-	defer func() { in.buf = buf }()
-	for {
-		if limit > 0 && len(buf) > limit {
-			return true, nil
-		}
-		if len(buf) == cap(buf) {
-			size := 2 * cap(buf)
-			if limit > 0 {
-				size = min(size, limit+1)
-			}
-			grown := make([]byte, len(buf), max(size, len(buf)+1))
-			copy(grown, buf)
-			buf = grown
-		}
-		end := cap(buf)
-		if limit > 0 {
-			end = min(end, limit+1)
-		}
-		n, err := r.Read(buf[len(buf):end])
-		buf = buf[:len(buf)+n]
-		if err == io.EOF {
-			return limit > 0 && len(buf) > limit, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
+	in.buf, over, err = limitread.Append(in.buf, r, limit)
+	return over, err
 }
 
 // sidOf reads the sid of a request that is cut off or not well-formed; "" when it is not to be found.

@@ -45,9 +45,7 @@ type Server struct {
 	sessions map[string]*transport    // guarded by smu
 	begun    map[string]chan struct{} // guarded by smu: sids for which goOn looks
 
-	mu       sync.Mutex
-	draining bool           // guarded by mu; no session joins wg afterwards
-	wg       sync.WaitGroup // sessions
+	door admit.Door // for sessions
 }
 
 // Connections are net/http's until their first request has come in; cmd/gateway gives it the same limits.
@@ -131,53 +129,18 @@ func (s *Server) began(sid string) {
 	delete(s.begun, sid)
 }
 
-// join counts a session in, unless the server is closing.
-func (s *Server) join() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.wg.Add(1)
-	return true
-}
-
-func (s *Server) refusing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
-}
-
-func (s *Server) refuseAll() {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
-}
-
 // Drain refuses new sessions, lets go of those that the session layer has not, and waits for all to end. Their clients come
 // back to who is here next, with the same sid. When ctx ends first, what is left is dropped and ctx's error returned. Drain
 // and Close end the Server; it cannot be used afterwards.
 func (s *Server) Drain(ctx context.Context) error {
-	s.refuseAll()
+	s.door.Shut()
 	s.watch.each(func(t *transport) {
 		t.Finish(session.Restarting)
 		go t.stopWaiting()
 	})
-	gone := make(chan struct{})
-	go func() {
-		s.wg.Wait()
-		close(gone)
-	}()
-	var err error
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		err = fmt.Errorf("bosh: drain: %w", ctx.Err())
-		s.dropAll()
-		select {
-		case <-gone:
-		case <-time.After(time.Second): // a stream that does not return
-		}
+	err := s.door.Wait(ctx, s.dropAll, time.Second) // not for ever for a stream that does not return
+	if err != nil {
+		err = fmt.Errorf("bosh: drain: %w", err)
 	}
 	s.watch.close()
 	s.conns.Drain(ctx)
@@ -189,14 +152,14 @@ const lastAnswers = time.Second
 
 // Close drops all sessions and waits for their streams.
 func (s *Server) Close() error {
-	s.refuseAll()
+	s.door.Shut()
 	s.dropAll()
-	s.wg.Wait()
+	err := s.door.Wait(context.Background(), nil, 0)
 	s.watch.close()
 	soon, cancel := context.WithTimeout(context.Background(), lastAnswers)
 	defer cancel()
 	s.conns.Drain(soon)
-	return nil
+	return err
 }
 
 func (s *Server) dropAll() {

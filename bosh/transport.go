@@ -207,7 +207,7 @@ func (t *transport) endLocked(why ending) {
 
 // lose tells the stream, once nothing is being handled any more.
 func (t *transport) lose() {
-	defer t.srv.wg.Done()
+	defer t.srv.door.Leave()
 	t.in.Lock()
 	defer t.in.Unlock()
 	t.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"holdfast/session"
+	"holdfast/internal/limitread"
 	"holdfast/stanza"
 )
 
@@ -30,7 +31,7 @@ var errStop = errors.New("ws: stopped reading")
 
 // read is the reading goroutine.
 func (t *transport) read() {
-	defer t.srv.wg.Done()
+	defer t.srv.door.Leave()
 	err := t.readMessages()
 	t.closeDown(err)
 }
@@ -105,34 +106,8 @@ func (t *transport) readMessage(typ websocket.MessageType, r io.Reader) error {
 
 // fill reads r to its end into in.buf; over says that it holds more than limit bytes, 0 for no limit.
 func (in *inbox) fill(r io.Reader, limit int) (over bool, err error) {
-	buf := in.buf[:0]
-	defer func() { in.buf = buf }()
-	for {
-		if len(buf) == cap(buf) {
-			size := 2 * cap(buf)
-			if limit > 0 {
-				size = min(size, limit+1)
-			}
-			grown := make([]byte, len(buf), max(size, len(buf)+1))
-			copy(grown, buf)
-			buf = grown
-		}
-		end := cap(buf)
-		if limit > 0 {
-			end = min(end, limit+1)
-		}
-		n, err := r.Read(buf[len(buf):end])
-		buf = buf[:len(buf)+n]
-		if limit > 0 && len(buf) > limit {
-			return true, nil
-		}
-		if err == io.EOF {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
+	in.buf, over, err = limitread.Append(in.buf[:0], r, limit)
+	return over, err
 }
 
 // readDiscarded reads a message that nobody wants any more: only <close/> still counts (RFC 7395 §3.6).

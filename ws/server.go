@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,9 +40,7 @@ type Server struct {
 	watch     *watch
 	squeezing atomic.Int64 // connections that hold compression state
 
-	mu       sync.Mutex
-	draining bool           // guarded by mu; no connection joins wg afterwards
-	wg       sync.WaitGroup // handshakes and readers
+	door admit.Door // for handshakes and readers
 }
 
 // New makes a Server and starts its watch, which [Server.Drain] and [Server.Close] end. newStream is called once for
@@ -83,11 +80,11 @@ func (s *Server) limits(size int) stanza.Limits {
 
 // ServeHTTP checks a handshake and makes a connection of it. It returns at once; the connection goes on by itself.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !s.join() {
+	if !s.door.Join() {
 		s.refuse(w, refusedDraining, http.StatusServiceUnavailable, "shutting down")
 		return
 	}
-	defer s.wg.Done()
+	defer s.door.Leave()
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		s.met.refused.WithLabelValues(refusedUpgrade).Inc()
 		_, _ = websocket.Accept(w, r, nil) // it writes what RFC 6455 §4.2 asks for
@@ -120,17 +117,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.met.refused.WithLabelValues(refusedUpgrade).Inc()
 		s.log.Debug("websocket handshake failed", "error", err)
 	}
-}
-
-// join counts a handshake in, unless the server is closing.
-func (s *Server) join() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.wg.Add(1)
-	return true
 }
 
 func (s *Server) refuse(w http.ResponseWriter, reason string, status int, text string) {
@@ -188,9 +174,9 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, client proxy.Cli
 	t.stream = s.newStream(t, session.Peer{Addr: client.Addr, Secure: client.Secure, Kind: "websocket"})
 	t.wmu.Unlock()
 	s.watch.add(t)
-	s.wg.Add(1) // after join, so never behind a waiting Drain's back
+	s.door.Bring()
 	go t.read()
-	if s.refusing() { // too late for Drain or Close to have seen it
+	if s.door.IsShut() { // too late for Drain or Close to have seen it
 		t.end(endServer)
 	}
 	return nil
@@ -240,23 +226,11 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // layer does so before, for those that have a session. When ctx ends first, what is left is dropped and ctx's error returned.
 // Drain and Close end the Server; it cannot be used afterwards.
 func (s *Server) Drain(ctx context.Context) error {
-	s.refuseAll()
+	s.door.Shut()
 	s.watch.each(func(t *transport) { t.Finish(session.Restarting) })
-	gone := make(chan struct{})
-	go func() {
-		s.wg.Wait()
-		close(gone)
-	}()
-	var err error
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		err = fmt.Errorf("ws: drain: %w", ctx.Err())
-		s.dropAll()
-		select {
-		case <-gone:
-		case <-time.After(s.cfg.CloseTimeout + lastWords): // a stream that does not return
-		}
+	err := s.door.Wait(ctx, s.dropAll, s.cfg.CloseTimeout+lastWords) // not for ever for a stream that does not return
+	if err != nil {
+		err = fmt.Errorf("ws: drain: %w", err)
 	}
 	s.watch.close()
 	return err
@@ -264,23 +238,11 @@ func (s *Server) Drain(ctx context.Context) error {
 
 // Close drops all connections and waits for their goroutines.
 func (s *Server) Close() error {
-	s.refuseAll()
+	s.door.Shut()
 	s.dropAll()
-	s.wg.Wait()
+	err := s.door.Wait(context.Background(), nil, 0)
 	s.watch.close()
-	return nil
-}
-
-func (s *Server) refusing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
-}
-
-func (s *Server) refuseAll() {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
+	return err
 }
 
 func (s *Server) dropAll() {

@@ -215,7 +215,7 @@ func (c *Conn) begins() bool {
 		return true
 	}
 	c.set(idle)
-	if c.pool.ending() {
+	if c.pool.door.IsShut() {
 		return false
 	}
 	n, err := c.nc.Read(c.ahead)
@@ -335,7 +335,7 @@ var outputs = sync.Pool{New: func() any { return &output{make([]byte, 0, 2<<10)}
 // response of a connection, Next reports false.
 func (c *Conn) Reply(status int, fields []Field, body []byte) error {
 	c.keep(nil)
-	c.last = c.last || c.pool.ending()
+	c.last = c.last || c.pool.door.IsShut()
 	o := outputs.Get().(*output)
 	b := o.b[:0]
 	b = append(b, "HTTP/1.1 "...)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"holdfast/internal/admit"
 )
 
 // Config is what a Pool serves, and its limits. A limit of 0 is none.
@@ -25,10 +27,9 @@ type Pool struct {
 	now   atomic.Int64           // in ticks
 	date  atomic.Pointer[[]byte] // the Date field as of now
 
+	door  admit.Door // for conns
 	mu    sync.Mutex
 	conns map[*Conn]struct{} // guarded by mu
-	ended bool               // guarded by mu: none is taken any more
-	wg    sync.WaitGroup     // of conns
 	stop  chan struct{}
 	done  chan struct{}
 }
@@ -55,12 +56,12 @@ func NewPool(cfg Config) *Pool {
 func (p *Pool) Take(w http.ResponseWriter, r *http.Request) *Conn {
 	web, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
 	// What encrypts the connection is known by its type, which would be lost on the way back.
-	if !ok || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.Close || r.URL.Path != p.cfg.Path || !p.join() {
+	if !ok || r.TLS != nil || r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.Close || r.URL.Path != p.cfg.Path || !p.door.Join() {
 		return nil
 	}
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		p.wg.Done()
+		p.door.Leave()
 		return nil
 	}
 	c := &Conn{pool: p, web: web, nc: nc, remote: r.RemoteAddr, ahead: make([]byte, aheadSize), wake: make(chan struct{}, 1)}
@@ -73,28 +74,11 @@ func (p *Pool) Take(w http.ResponseWriter, r *http.Request) *Conn {
 	return c
 }
 
-// join counts a connection in.
-func (p *Pool) join() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		return false
-	}
-	p.wg.Add(1)
-	return true
-}
-
 func (p *Pool) leave(c *Conn) {
 	p.mu.Lock()
 	delete(p.conns, c)
 	p.mu.Unlock()
-	p.wg.Done()
-}
-
-func (p *Pool) ending() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ended
+	p.door.Leave()
 }
 
 // Len is how many connections there are.
@@ -107,34 +91,22 @@ func (p *Pool) Len() int {
 // Drain closes the connections that wait for a request, has the others closed when theirs is answered, and waits for that;
 // when ctx ends they are closed at once.
 func (p *Pool) Drain(ctx context.Context) {
-	p.mu.Lock()
-	if p.ended {
-		p.mu.Unlock()
+	if !p.door.Shut() {
 		<-p.done
 		return
 	}
-	p.ended = true
-	for c := range p.conns {
-		c.closeIf(idle, -1)
-	}
-	p.mu.Unlock()
-	gone := make(chan struct{})
-	go func() {
-		p.wg.Wait()
-		close(gone)
-	}()
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		p.mu.Lock()
-		for c := range p.conns {
-			c.hangUp()
-		}
-		p.mu.Unlock()
-		<-gone
-	}
+	p.each(func(c *Conn) { c.closeIf(idle, -1) })
+	_ = p.door.Wait(ctx, func() { p.each((*Conn).hangUp) }, 0)
 	close(p.stop)
 	<-p.done
+}
+
+func (p *Pool) each(f func(*Conn)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		f(c)
+	}
 }
 
 // run ticks, and closes who has been too slow.
@@ -162,16 +134,14 @@ func (p *Pool) tell(at time.Time) {
 }
 
 func (p *Pool) look() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
+	p.each(func(c *Conn) {
 		if p.cfg.Idle > 0 {
 			c.closeIf(idle, int64(p.cfg.Idle/p.tick))
 		}
 		if p.cfg.Write > 0 {
 			c.closeIf(writing, int64(p.cfg.Write/p.tick))
 		}
-	}
+	})
 }
 
 // headSize is the largest head of a request that is read here.

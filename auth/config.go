@@ -33,7 +33,7 @@ type Config struct {
 	GuestContacts []string      `env:"GUEST_CONTACTS" desc:"comma-separated addresses (user@domain) that guests may write to, who log in without an account (SASL ANONYMOUS, XEP-0175); guests among them lets guests write to each other; empty: no guests"`
 	Guests        int           `env:"GUESTS" desc:"guests known at a time; 0 for no limit"`
 	GuestRate     int           `env:"GUEST_RATE" desc:"new guests a minute from one address (IPv6: one /64); 0 for no limit"`
-	GuestLifetime time.Duration `env:"GUEST_LIFETIME" desc:"how long after its last login a guest is forgotten, with the messages that wait for it; 0 keeps guests for ever"`
+	GuestLifetime time.Duration `env:"GUEST_LIFETIME" desc:"how long after it was last connected a guest is forgotten, with the messages that wait for it; 0 keeps guests for ever"`
 }
 
 // DefaultConfig returns the settings that hold when nothing is set.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
+	"iter"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -147,15 +148,20 @@ func (s *Service) guest(ctx context.Context, user stanza.Addr, from netip.Addr) 
 	return nil
 }
 
-// ExpireGuests removes the guests who did not log in for Config.GuestLifetime, now and then until ctx ends.
-func (s *Service) ExpireGuests(ctx context.Context) {
+// ExpireGuests removes the guests who were not there for Config.GuestLifetime, now and then until ctx ends. connected are
+// users who have a session here.
+func (s *Service) ExpireGuests(ctx context.Context, connected func() iter.Seq[stanza.Addr]) {
 	if s.cfg.GuestLifetime == 0 {
 		return
 	}
 	tick := time.NewTicker(min(s.cfg.GuestLifetime/4, pruneEvery))
 	defer tick.Stop()
 	for {
-		if err := s.expireGuests(ctx); err != nil && ctx.Err() == nil {
+		err := s.stillThere(ctx, connected())
+		if err == nil {
+			err = s.expireGuests(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			s.log.LogAttrs(ctx, slog.LevelWarn, "guests were not removed and will be the next time", slog.Any("error", err))
 		}
 		select {
@@ -164,6 +170,29 @@ func (s *Service) ExpireGuests(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// stillThere notes of guests who have been connected for long that they are not gone, for other gateways too.
+func (s *Service) stillThere(ctx context.Context, connected iter.Seq[stanza.Addr]) error {
+	for user := range connected {
+		if !IsGuest(user) {
+			continue
+		}
+		if at, seen := s.guests.seen.get(user); seen && time.Since(at) < s.cfg.GuestLifetime/8 {
+			continue
+		}
+		if exists, err := s.accounts.Exists(ctx, user); err != nil || !exists {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := s.accounts.store.Guest(ctx, user, 0); err != nil && !errors.Is(err, ErrExists) {
+			return err
+		}
+		s.guests.seen.put(user, time.Now())
+	}
+	return nil
 }
 
 func (s *Service) expireGuests(ctx context.Context) error {

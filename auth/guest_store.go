@@ -11,10 +11,10 @@ import (
 
 // Guests is a store's part for guests.
 type Guests interface {
-	// Guest notes that a guest logged in, and makes the account when it is not there. Errors: ErrExists when an account
+	// Guest notes that a guest is there, and makes the account when it is not there. Errors: ErrExists when an account
 	// of that name is nobody's guest, ErrGuests when there are limit of them (0 for no limit).
 	Guest(ctx context.Context, user stanza.Addr, limit int) error
-	// IdleGuests returns up to limit guests who did not log in since before, the longest gone first.
+	// IdleGuests returns up to limit guests who were not there since before, the longest gone first.
 	IdleGuests(ctx context.Context, before time.Time, limit int) ([]stanza.Addr, error)
 }
 

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -154,7 +155,12 @@ func TestGuestsAreForgotten(t *testing.T) {
 			return nil
 		})
 		go s.Accounts().Watch(ctx)
-		go s.ExpireGuests(ctx)
+		connected, err := anonymous(t, s, "", home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others := []stanza.Addr{connected, stanza.MustParseAddr("bob@localhost"), stanza.MustParseAddr(GuestName("nobody") + "@localhost")}
+		go s.ExpireGuests(ctx, func() iter.Seq[stanza.Addr] { return slices.Values(others) })
 		stays, err := anonymous(t, s, guestSecretOfTests, home)
 		if err != nil {
 			t.Fatal(err)
@@ -175,7 +181,7 @@ func TestGuestsAreForgotten(t *testing.T) {
 		if !slices.Equal(removed, []stanza.Addr{goes}) {
 			t.Errorf("removed: %v, want %v", removed, goes)
 		}
-		for user, want := range map[stanza.Addr]bool{stays: true, goes: false} {
+		for user, want := range map[stanza.Addr]bool{stays: true, goes: false, connected: true, others[1]: false, others[2]: false} {
 			if ok, err := s.Accounts().Exists(t.Context(), user); ok != want || err != nil {
 				t.Errorf("%v: exists %v, %v", user, ok, err)
 			}

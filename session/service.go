@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"hash/maphash"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -217,6 +218,17 @@ func (sv *Service) all() []*Session {
 		all = append(all, s)
 	}
 	return all
+}
+
+// Users are those who have a session here, connected or waiting for its client; who has several comes several times.
+func (sv *Service) Users() iter.Seq[stanza.Addr] {
+	return func(yield func(stanza.Addr) bool) {
+		for _, s := range sv.all() {
+			if s.peer == "" && !yield(s.addr.Bare()) {
+				return
+			}
+		}
+	}
 }
 
 func (sv *Service) add(s *Session) {

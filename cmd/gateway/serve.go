@@ -215,7 +215,7 @@ func (g *gateway) open(ctx context.Context) error {
 	}
 	g.run(func() { trimMemory(ctx) })
 	g.run(func() { users.Watch(ctx) })
-	g.run(func() { g.auth.ExpireGuests(ctx) })
+	g.run(func() { g.auth.ExpireGuests(ctx, g.sessions.Users) })
 	g.run(func() { g.cache.Run(ctx) })
 	g.run(func() { g.box.RunExpiry(ctx, expired(g.sessions, g.box, log)) })
 	g.run(func() { g.box.RunPurges(ctx, g.kept.purges, g.purge) })

@@ -2,14 +2,19 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"holdfast/internal/testkit/boshclient"
 	"holdfast/internal/testkit/gatewayproc"
+	"holdfast/internal/testkit/tally"
 	"holdfast/internal/testkit/xmppclient"
 )
 
@@ -112,4 +117,65 @@ func TestClusterBOSHReload(t *testing.T) {
 	r.stop()
 	j.expect("the other's leaving", func(e *xmppclient.Element) bool { return presence(e, jid, "unavailable") })
 	j.stop()
+}
+
+// TestClusterBOSHServedThrough: the session of a user whose other device is connected to another node, which therefore is the
+// home, goes on when the node that it began at is killed, and when the home is.
+func TestClusterBOSHServedThrough(t *testing.T) {
+	long(t)
+	nodes := startCluster(t, 3, nil)
+	nodes[0].AddUsers("anna", "cleo")
+	count := new(tally.Tally)
+	cleo := runModel(t, "cleo", nodes[2].Addr(), xmppclient.Config{
+		OnStanza: func(e *xmppclient.Element) { countStanza("cleo", e, count, false) },
+		OnAck:    func(id string) { countAck(id, count) },
+	})
+	device := runModel(t, "anna", nodes[0].Addr(), xmppclient.Config{OnStanza: func(*xmppclient.Element) {}})
+	cleo.awaitAvailable(t)
+	device.awaitAvailable(t)
+	client := boshclient.New(boshclient.ClientConfig{
+		Config:   boshclient.Config{URL: startTurns(t, nodes), RepeatEvery: 5, Batch: 2}, // the second gateway has the first turn
+		Account:  account("anna", "page"),
+		OnStanza: func(e *xmppclient.Element) { countStanza("anna", e, count, false) },
+		OnAck:    func(id string) { countAck(id, count) },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { client.Run(ctx) })
+	defer run.Wait()
+	defer cancel()
+	page := &boshUser{name: "anna", client: client}
+	page.awaitAvailable(t)
+	if n := metric(nodes[1], "holdfast_cluster_proxied_total"); n != 1 {
+		t.Fatalf("%v connections are served through where the session began", n)
+	}
+	say := func(n int) {
+		for range n {
+			s := tally.Stream{From: "anna", To: "cleo"}
+			client.Send(chatMessage(s, count.Send(s)))
+			s = tally.Stream{From: "cleo", To: "anna"}
+			cleo.client.Send(chatMessage(s, count.Send(s)))
+			time.Sleep(2 * time.Millisecond) // spread over what happens
+		}
+	}
+	say(100)
+	for _, victim := range []int{1, 0} {
+		go func() {
+			time.Sleep(100 * time.Millisecond) // in the midst of it
+			nodes[victim].Kill()
+		}()
+		say(200)
+		await(within(t, 20*time.Second), func() bool { return count.Counts().Complete() })
+		nodes[victim].Run()
+		awaitMembers(t, nodes, 3)
+		device.awaitOnline(t)
+	}
+	say(100)
+	await(within(t, 30*time.Second), func() bool { return count.Counts().Complete() })
+	await(within(t, time.Second), func() bool { return !count.Counts().Clean() })
+	report(t, "a page and a device of one user", count)
+	checkBOSH(t, page)
+	page.leave(t)
+	device.leave(t)
+	cleo.leave(t)
 }

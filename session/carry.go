@@ -1,8 +1,8 @@
 package session
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"time"
 
 	"holdfast/internal/journal"
@@ -14,13 +14,22 @@ import (
 // carried is what a transport noted.
 type carried struct {
 	sid    string
-	state  []byte
+	state  []byte // behind how much the session had handled before the transport began to count
 	linger time.Duration
 	pos    uint64 // of the last record of it; see Sendable
 }
 
 // Keep implements Carrier.
 func (st *stream) Keep(sid string, state []byte, linger time.Duration) {
+	if p := st.through.Load(); p != nil {
+		p.keep(sid, state, linger)
+		return
+	}
+	st.note(sid, state, linger)
+}
+
+// note keeps what the transport says with its session.
+func (st *stream) note(sid string, state []byte, linger time.Duration) {
 	s := st.session.Load()
 	if s == nil {
 		return
@@ -32,7 +41,9 @@ func (st *stream) Keep(sid string, state []byte, linger time.Duration) {
 	}
 	first := s.carried.sid != sid || s.carried.linger != linger
 	s.carried.sid, s.carried.linger = sid, linger
-	s.carried.state = bytes.Clone(state) // a checkpoint may still read the one before
+	note := binary.LittleEndian.AppendUint64(make([]byte, 0, beforeSize+len(state)), st.before)
+	note = append(note, state...)
+	s.carried.state = note // not over the one before, which a checkpoint may still read
 	// A checkpoint that looks now sees both the record and the state, or neither.
 	var err error
 	if first {
@@ -40,7 +51,7 @@ func (st *stream) Keep(sid string, state []byte, linger time.Duration) {
 	} else {
 		var head [8]byte
 		s.dirty = true
-		err = st.sv.journal.Append(journal.KindCarried, journal.AppendCarried(head[:0], s.ord), state)
+		err = st.sv.journal.Append(journal.KindCarried, journal.AppendCarried(head[:0], s.ord), note)
 	}
 	s.carried.pos = st.sv.journal.Appended()
 	s.mu.Unlock()
@@ -55,6 +66,9 @@ func (st *stream) Keep(sid string, state []byte, linger time.Duration) {
 		st.sv.mu.Unlock()
 	}
 }
+
+// beforeSize is the size of what stands before a transport's own note.
+const beforeSize = 8
 
 // dropLocked forgets what a transport noted that is over.
 func (s *Session) dropLocked() (sid string) {
@@ -75,7 +89,7 @@ func (st *stream) Settle(ctx context.Context, handled uint64) error {
 	s.mu.Lock()
 	counted := s.managed || st.carried
 	all := s.totalLocked()
-	settled := counted && s.earlier+uint64(s.settled) >= min(handled, all)
+	settled := counted && s.earlier+uint64(s.settled) >= min(handled, all-st.before)+st.before
 	pos := s.carried.pos
 	s.mu.Unlock()
 	if settled && j.Sendable() >= pos {
@@ -94,13 +108,16 @@ func (st *stream) Settle(ctx context.Context, handled uint64) error {
 
 // Handled implements Carrier.
 func (st *stream) Handled() uint64 {
+	if p := st.through.Load(); p != nil {
+		return p.told.Load()
+	}
 	s := st.session.Load()
 	if s == nil {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.totalLocked()
+	return s.totalLocked() - st.before
 }
 
 // totalLocked is how many stanzas of the client were handled, those before XEP-0198 was enabled included.
@@ -151,11 +168,17 @@ func (sv *Service) Continue(
 	return st, handled, true
 }
 
-// Carries reports whether there is a session for Continue.
-func (sv *Service) Carries(sid string) bool {
+// Carries reports whether there is a session with such a note, and whether Continue may have it: it has no connection.
+func (sv *Service) Carries(sid string) (carried, free bool) {
 	sv.mu.Lock()
-	defer sv.mu.Unlock()
-	return sv.sids[sid] != nil
+	s := sv.sids[sid]
+	sv.mu.Unlock()
+	if s == nil {
+		return false, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return true, s.stream == nil && !s.ended
 }
 
 func (s *Session) goOn(sid string, attach func(state []byte) (Transport, Peer, uint64, error)) (*stream, uint64) {
@@ -164,13 +187,18 @@ func (s *Session) goOn(sid string, attach func(state []byte) (Transport, Peer, u
 	if s.stream != nil || s.ended || s.spilling || s.carried.sid != sid || s.sv.draining.Load() {
 		return nil, 0
 	}
-	t, p, sent, err := attach(s.carried.state)
+	if len(s.carried.state) < beforeSize {
+		return nil, 0
+	}
+	before := binary.LittleEndian.Uint64(s.carried.state)
+	t, p, sent, err := attach(s.carried.state[beforeSize:])
 	if err != nil {
 		s.log.Error("kept transport not readable", "error", err)
 		return nil, 0
 	}
 	st := s.sv.newStream(t, p)
 	st.log, st.state, st.user, st.domain, st.carried = s.log, bound, s.addr.Bare(), s.addr.Server(), true
+	st.before = before
 	st.authed.Store(true)
 	st.session.Store(s)
 	s.attachLocked(st, min(max(sent, s.out.acked), s.out.last()))
@@ -178,7 +206,7 @@ func (s *Session) goOn(sid string, attach func(state []byte) (Transport, Peer, u
 		s.log.Error("session not recorded", "error", err)
 	}
 	s.log.Info("session goes on", "address", p.Addr, "transport", p.Kind, "queued", s.out.n)
-	return st, s.totalLocked()
+	return st, s.totalLocked() - before
 }
 
 // patienceLocked is how long a session waits for its client.

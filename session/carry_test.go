@@ -90,8 +90,11 @@ func TestContinueAfterKill(t *testing.T) {
 			romeo.send(chat("juliet@capulet.example/a", "again"))
 			handled := romeo.carrier().Handled()
 			w.kill(d)
-			if !w.sv.Carries("sid") || w.sv.Carries("dis") {
+			if carried, free := w.sv.Carries("sid"); !carried || !free {
 				t.Error("it does not know what it carries")
+			}
+			if carried, _ := w.sv.Carries("dis"); carried {
+				t.Error("it carries what it has not heard of")
 			}
 			again, h := w.goesOn("sid", "second", sent)
 			if h != handled || managed && h != 3 || !managed && h != 2 {
@@ -125,7 +128,7 @@ func TestKeepWhileCheckpointIsWritten(t *testing.T) {
 	c := w.sv.Checkpoint(func() {})
 	romeo.carrier().Keep("sid", []byte("behind"), time.Minute)
 	for _, ch := range c.Changed {
-		if ch.State.Addr == romeo.addr && string(ch.State.Carried) != "before" {
+		if ch.State.Addr == romeo.addr && string(ch.State.Carried[beforeSize:]) != "before" {
 			t.Errorf("the checkpoint has %q", ch.State.Carried)
 		}
 	}

@@ -40,6 +40,7 @@ const (
 	opFinish  // it is to end
 	opSettle  // is what came over it settled?
 	opSettled // it is
+	opKeep    // what the transport needs to go on at another node
 )
 
 // here reports whether a user is served by this node.

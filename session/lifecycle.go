@@ -16,7 +16,7 @@ func (sv *Service) detach(s *Session, st *stream) bool {
 		s.mu.Unlock()
 		return true // somebody else has it, or it ended
 	}
-	if !sv.draining.Load() {
+	if !sv.draining.Load() && !st.leaves.Load() {
 		gone := s.dropLocked() // the transport ended in this process, for good
 		defer sv.forgetSid(gone)
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"holdfast/stanza"
 )
@@ -35,6 +37,8 @@ type proxy struct {
 	node string
 	id   string
 
+	told atomic.Uint64 // stanzas of the client
+
 	mu     sync.Mutex
 	frames [][]byte
 	marks  []uint64 // with each frame
@@ -45,6 +49,19 @@ type proxy struct {
 	broken bool // something was not sent, so nothing more is: the home must not get what came behind it
 }
 
+// What is said of a connection when it begins.
+const (
+	attachSecure = 1 << iota
+	attachCarried
+)
+
+// How a connection ended, as far as the near end knows.
+const (
+	lostForGood  = iota
+	lostProperly // the client closed it
+	lostHere     // its transport may go on at another node
+)
+
 // serveThrough makes st a connection of a session at another node.
 func (st *stream) serveThrough(node string) bool {
 	p := &proxy{sv: st.sv, st: st, node: node, id: secret()[:proxyID]}
@@ -52,11 +69,14 @@ func (st *stream) serveThrough(node string) bool {
 	st.sv.proxies[p.id] = p
 	st.sv.mu.Unlock()
 	st.through.Store(p)
-	secure := byte(0)
+	flags := byte(0)
 	if st.peer.Secure {
-		secure = 1
+		flags |= attachSecure
 	}
-	attach := append([]byte{secure}, st.peer.Addr.String()...)
+	if st.carried {
+		flags |= attachCarried
+	}
+	attach := append([]byte{flags}, st.peer.Addr.String()...)
 	attach = append(append(attach, ' '), st.peer.Kind...)
 	st.sv.metrics.proxied.Inc()
 	st.log.Info("connection served through", "home", node)
@@ -143,6 +163,14 @@ func (p *proxy) take(b []byte) {
 	p.st.transport.Wake()
 }
 
+// keep has the home keep what the transport notes. It has handled all that was told before.
+func (p *proxy) keep(sid string, state []byte, linger time.Duration) {
+	b := binary.LittleEndian.AppendUint64(nil, p.told.Load())
+	b = binary.LittleEndian.AppendUint64(b, uint64(linger))
+	b = binary.AppendUvarint(b, uint64(len(sid)))
+	p.tell(opKeep, append(append(b, sid...), state...))
+}
+
 // settle returns when the home says that what went there before is settled.
 func (p *proxy) settle(ctx context.Context) error {
 	answered := make(chan struct{})
@@ -191,10 +219,14 @@ func (p *proxy) end(properly bool) {
 	if ended {
 		return
 	}
-	how := byte(0)
-	if properly {
-		how = 1
-	} else {
+	how := byte(lostForGood)
+	switch {
+	case properly:
+		how = lostProperly
+	case p.sv.draining.Load():
+		how = lostHere
+	}
+	if !properly {
 		p.sv.mu.Lock()
 		delete(p.sv.proxies, p.id)
 		p.sv.mu.Unlock()
@@ -224,7 +256,7 @@ func (sv *Service) Gone(node string) {
 		p.st.finish(Restarting)
 	}
 	for _, r := range far {
-		r.sv.loops.Go(func() { r.lose(errProxyLost) })
+		r.sv.loops.Go(func() { r.leave() })
 	}
 }
 

@@ -32,12 +32,12 @@ type relay struct {
 	last    *Finish // how it is to end, once all is sent
 }
 
-// relayed is one thing that came over the connection; a nil raw is its end, if it does not ask whether what came before
-// is settled.
+// relayed is one thing that came over the connection: an element, a question, a note, or else its end.
 type relayed struct {
-	raw      []byte
-	properly bool
-	settle   []byte // which question
+	raw    []byte
+	settle []byte // whether what came before is settled: which question
+	keep   []byte // what the transport notes
+	lost   byte   // how it ended
 }
 
 // proxied takes what nodes tell each other of served connections.
@@ -87,7 +87,13 @@ func (sv *Service) proxied(node string, user stanza.Addr, m Message) {
 			r.push(relayed{settle: b})
 		}
 	case opLost:
-		r.push(relayed{properly: len(b) == 1 && b[0] == 1})
+		if len(b) == 1 {
+			r.push(relayed{lost: b[0]})
+		}
+	case opKeep:
+		if len(b) > 0 {
+			r.push(relayed{keep: b})
+		}
 	case opProved:
 		if len(b) != 9 {
 			return
@@ -111,7 +117,7 @@ func (sv *Service) attach(node, id string, user stanza.Addr, b []byte) {
 	from, _ := netip.ParseAddr(host)
 	r := &relay{sv: sv, node: node, id: id, user: user, in: make(chan relayed, relayQueue), over: make(chan struct{})}
 	r.st = &stream{
-		sv: sv, transport: r, peer: Peer{Addr: from, Secure: b[0] == 1, Kind: kind},
+		sv: sv, transport: r, peer: Peer{Addr: from, Secure: b[0]&attachSecure != 0, Kind: kind}, carried: b[0]&attachCarried != 0,
 		log: sv.log.With("user", user.String()), state: reopened, user: user, domain: user.Server(), born: time.Now(),
 	}
 	r.st.authed.Store(true)
@@ -154,25 +160,55 @@ func (r *relay) run() {
 		case <-r.over:
 			return
 		case x := <-r.in:
-			if x.settle != nil {
+			switch {
+			case x.settle != nil:
 				r.sv.loops.Go(func() { r.settle(x.settle) })
-				continue
-			}
-			if x.raw == nil {
-				if x.properly {
-					r.st.PeerClosed()
+			case x.keep != nil:
+				r.keep(x.keep)
+			case x.raw != nil:
+				if err := e.Scan(x.raw, stanza.Limits{}); err != nil {
+					r.Finish(Broken)
 					continue
 				}
+				r.st.Handle(&e)
+			case x.lost == lostProperly:
+				r.st.PeerClosed()
+			case x.lost == lostHere:
+				r.leave()
+				return
+			default:
 				r.lose(errProxyLost)
 				return
 			}
-			if err := e.Scan(x.raw, stanza.Limits{}); err != nil {
-				r.Finish(Broken)
-				continue
-			}
-			r.st.Handle(&e)
 		}
 	}
+}
+
+// keep notes with the session what the transport needs to go on elsewhere. It counts the stanzas that it brought, all of
+// which are handled.
+func (r *relay) keep(b []byte) {
+	if len(b) < 16 {
+		return
+	}
+	told, linger := binary.LittleEndian.Uint64(b), time.Duration(binary.LittleEndian.Uint64(b[8:]))
+	size, n := binary.Uvarint(b[16:])
+	rest := b[16+max(n, 0):]
+	s := r.st.session.Load()
+	if n <= 0 || size > uint64(len(rest)) || s == nil {
+		return
+	}
+	r.sv.enter()
+	defer r.sv.leave()
+	s.mu.Lock()
+	r.st.before = s.totalLocked() - told
+	s.mu.Unlock()
+	r.st.note(string(rest[:size]), rest[size:], linger)
+}
+
+// leave is the end of the connection at its node, but not of its transport, which may go on anywhere.
+func (r *relay) leave() {
+	r.st.leaves.Store(true)
+	r.lose(errProxyLost)
 }
 
 // settle answers when what was handled by now is settled.

@@ -21,7 +21,8 @@ type stream struct {
 	peer      Peer
 	log       *slog.Logger
 	born      time.Time
-	carried   bool // the transport outlives its process, so what it brings is counted
+	carried   bool   // the transport outlives its process, so what it brings is counted
+	before    uint64 // how much the session had handled when the transport began to count, modulo 2^64
 
 	// owned by the goroutine that calls Handle: a user whom the element is for and whom nobody serves
 	nowhere stanza.Addr
@@ -41,6 +42,7 @@ type stream struct {
 	session atomic.Pointer[Session] // set once
 	through atomic.Pointer[proxy]   // set once, when the session is at another node
 	authed  atomic.Bool
+	leaves  atomic.Bool // the transport goes on elsewhere, with what it noted
 
 	mu       sync.Mutex // a leaf: nothing is locked while it is held
 	controls []control
@@ -280,6 +282,9 @@ func (st *stream) Handle(e *stanza.Element) {
 		}
 		if p := st.through.Load(); p != nil {
 			p.tell(opElement, e.Raw())
+			if e.Kind() != stanza.Other {
+				p.told.Add(1)
+			}
 			done()
 			return
 		}

@@ -47,11 +47,15 @@ type callee struct {
 }
 
 func (c callee) Knows(sid string) cluster.Knowledge {
-	switch here, leaving := c.srv.Knows(sid); {
+	here, leaving := c.srv.Knows(sid)
+	carried, free := c.sessions.Carries(sid)
+	switch {
 	case leaving:
 		return cluster.Leaving
-	case here, c.sessions.Carries(sid):
+	case here, free:
 		return cluster.Known
+	case carried: // its connection is at a node that knows it, or is dead
+		return cluster.Leaving
 	}
 	return cluster.Unknown
 }

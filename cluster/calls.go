@@ -27,7 +27,7 @@ type Knowledge uint8
 const (
 	Unknown  Knowledge = iota
 	Known              // it answers
-	Leaving            // it has gone, or goes, to another node
+	Leaving            // it is between this node and another one
 	maxCalls = 1 << 14 // that one node answers at a time
 	maxFound = 1 << 16 // names of which it is remembered who knows them
 )
@@ -37,12 +37,15 @@ var (
 	ErrNobody = errors.New("cluster: no node knows the name")
 	// ErrHere says that it means something here, or does by now.
 	ErrHere = errors.New("cluster: this node knows the name")
+
+	errLeaving = errors.New("cluster: the name is between nodes")
 )
 
 const (
 	callAgain    = 30 * time.Millisecond // until all are asked, and asked again
 	callAtMost   = 250 * time.Millisecond
 	callPatience = 20 * time.Second
+	callLeaving  = 3 * time.Second // for what is between this node and another one
 	callID       = 8
 )
 
@@ -122,8 +125,10 @@ func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]
 	payload = append(payload, 0)
 	payload = binary.AppendUvarint(payload, uint64(len(name)))
 	payload = append(append(payload, name...), request...)
+	began := time.Now()
 	for wait := callAgain; ; wait = min(2*wait, callAtMost) {
-		if n.calls.callee.Knows(name) == Known {
+		here := n.calls.callee.Knows(name)
+		if here == Known {
 			return nil, ErrHere
 		}
 		asked := n.Members()
@@ -135,8 +140,18 @@ func (n *Node) Call(ctx context.Context, name, first string, request []byte) ([]
 		for _, node := range asked {
 			n.Tell(node, Message{Op: opCall, Payload: slices.Clone(payload)})
 		}
-		r, err := n.awaitReplies(ctx, made, asked, first, time.After(wait))
+		again := time.After(wait)
+		r, err := n.awaitReplies(ctx, made, asked, first, again)
 		switch {
+		case errors.Is(err, ErrNobody) && here == Leaving: // it may come back here, or be known elsewhere soon
+			if time.Since(began) > callLeaving {
+				return nil, errLeaving
+			}
+			select {
+			case <-again:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		case errors.Is(err, ErrNobody):
 			n.calls.foundAt(name, "")
 			return nil, err

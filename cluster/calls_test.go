@@ -109,6 +109,33 @@ func TestCallOfANewNode(t *testing.T) {
 	}
 }
 
+// What is between the caller's own node and another one is waited for: it may come back here.
+func TestCallAboutWhatLeavesHere(t *testing.T) {
+	w := shared(t)
+	all := w.starts(2)
+	all[0].names.set("one", Leaving)
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		all[0].names.set("one", Known)
+	}()
+	if got, err := all[0].calls(within(t), "one", ""); !errors.Is(err, ErrHere) {
+		t.Errorf("%q, %v", got, err)
+	}
+	all[0].names.set("two", Leaving)
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		all[1].names.set("two", Known)
+	}()
+	if got, err := all[0].calls(within(t), "two", ""); err != nil || got != "two: ?" {
+		t.Errorf("%q, %v", got, err)
+	}
+	all[0].names.set("three", Leaving)
+	begin := time.Now()
+	if _, err := all[0].calls(within(t), "three", ""); !errors.Is(err, errLeaving) || time.Since(begin) < callLeaving {
+		t.Errorf("%v after %v", err, time.Since(begin))
+	}
+}
+
 // One that leaves does not answer, and does not say no: its heir does.
 func TestCallWhileLeaving(t *testing.T) {
 	w := shared(t)

@@ -146,7 +146,7 @@ func TestClusterBOSHServedThrough(t *testing.T) {
 	defer cancel()
 	page := &boshUser{name: "anna", client: client}
 	page.awaitAvailable(t)
-	if n := metric(nodes[1], "holdfast_cluster_proxied_total"); n != 1 {
+	if n := metric(nodes[1], "holdfast_session_proxied_connections_total"); n != 1 {
 		t.Fatalf("%v connections are served through where the session began", n)
 	}
 	say := func(n int) {

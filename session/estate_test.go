@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"holdfast/internal/journal"
 	"holdfast/stanza"
@@ -199,6 +200,41 @@ func TestEstate(t *testing.T) {
 	})
 }
 
+// Two sessions of one user were given one message: it is one record of the journal.
+func TestEstateOfTwoDevices(t *testing.T) {
+	inMesh(t, 2, func(t *testing.T, m *mesh) {
+		heir := m.nodes[1]
+		st, err := stanza.Parse([]byte(chat("juliet@capulet.example", "both")), stanza.NewID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec := &journal.Stanza{Stanza: st, Flags: journal.Copied, Targets: []journal.Target{{Session: 7, Pos: 1}, {Session: 8, Pos: 3}}}
+		var all []Restored
+		for i, device := range []string{"juliet/a", "juliet/b"} {
+			all = append(all, Restored{
+				State: &journal.Session{Ord: uint64(7 + i), Addr: addr(device), Managed: true, Token: device, Max: time.Minute, CreatedAt: time.Now(), Detached: time.Now()},
+				Acked: uint64(2 * i), Queue: []*journal.Stanza{rec},
+			})
+		}
+		h, err := heir.sv.Inherit("dead", all, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if users := h.Publish(); !slices.Equal(users, []stanza.Addr{addr("juliet").Bare()}) {
+			t.Errorf("inherited %v", users)
+		}
+		if len(rec.Targets) != 2 {
+			t.Error("the record is not as it was")
+		}
+		for i, s := range heir.sessionsOf("juliet") {
+			q := all[i].Queue[0]
+			if s.queued() != 1 || len(q.Targets) != 1 || q.Targets[0].Pos != uint64(2*i+1) {
+				t.Errorf("%s: %d queued, %v", s.addr, s.queued(), q.Targets)
+			}
+		}
+	})
+}
+
 // What was not published is not found, and can be inherited again.
 func TestEstateIsDiscarded(t *testing.T) {
 	inMesh(t, 2, func(t *testing.T, m *mesh) {
@@ -223,14 +259,13 @@ func TestEstateIsDiscarded(t *testing.T) {
 		if cp := heir.sv.Checkpoint(func() {}); len(cp.Gone) == 0 || !unmarked {
 			t.Error("what was discarded stays in the checkpoint")
 		}
-		e2 := e
-		for i := range e2.all {
-			r := &e2.all[i]
+		for i := range e.all { // read anew
+			r := &e.all[i]
 			for j, q := range r.Queue {
 				q.Targets = []journal.Target{{Session: r.State.Ord, Pos: r.Acked + uint64(j) + 1}}
 			}
 		}
-		m.adopt(dead, heir, e2)
+		m.adopt(dead, heir, e)
 		juliet.resumedAt(heir, 0).frames()
 		m.atHome(heir, "juliet", 1)
 	})

@@ -213,7 +213,7 @@ func (p *proxy) settled(n uint64) {
 // end lets go of the connection.
 func (p *proxy) end(properly bool) {
 	p.mu.Lock()
-	ended := p.ended
+	ended, broken := p.ended, p.broken
 	p.ended = p.ended || !properly
 	p.mu.Unlock()
 	if ended {
@@ -223,7 +223,7 @@ func (p *proxy) end(properly bool) {
 	switch {
 	case properly:
 		how = lostProperly
-	case p.sv.draining.Load():
+	case broken, p.sv.draining.Load():
 		how = lostHere
 	}
 	if !properly {
@@ -256,7 +256,7 @@ func (sv *Service) Gone(node string) {
 		p.st.finish(Restarting)
 	}
 	for _, r := range far {
-		r.sv.loops.Go(func() { r.leave() })
+		r.sv.loops.Go(func() { r.leave(errProxyLost) })
 	}
 }
 

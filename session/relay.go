@@ -146,7 +146,7 @@ func (r *relay) push(x relayed) {
 	default:
 		r.deaf = true
 		r.Finish(Broken)
-		r.sv.loops.Go(func() { r.lose(errRelayFull) })
+		r.sv.loops.Go(func() { r.leave(errRelayFull) })
 	}
 }
 
@@ -174,7 +174,7 @@ func (r *relay) run() {
 			case x.lost == lostProperly:
 				r.st.PeerClosed()
 			case x.lost == lostHere:
-				r.leave()
+				r.leave(errProxyLost)
 				return
 			default:
 				r.lose(errProxyLost)
@@ -205,10 +205,10 @@ func (r *relay) keep(b []byte) {
 	r.st.note(string(rest[:size]), rest[size:], linger)
 }
 
-// leave is the end of the connection at its node, but not of its transport, which may go on anywhere.
-func (r *relay) leave() {
+// leave is the end of the connection, but not of its transport, which may go on anywhere.
+func (r *relay) leave(err error) {
 	r.st.leaves.Store(true)
-	r.lose(errProxyLost)
+	r.lose(err)
 }
 
 // settle answers when what was handled by now is settled.
@@ -264,7 +264,7 @@ func (r *relay) pull() {
 			if !r.sv.cluster.Tell(r.node, Message{Op: opFrames, User: r.user.String(), Payload: payload}) {
 				// For good: pulling stays as it is, so that nothing follows what was not sent.
 				r.Finish(Broken)
-				r.sv.loops.Go(func() { r.lose(errProxyLost) })
+				r.sv.loops.Go(func() { r.leave(errProxyLost) })
 				return
 			}
 		}

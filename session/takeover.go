@@ -117,8 +117,9 @@ func (sv *Service) renumber(s *Session, state *journal.Session, queue []*journal
 	s.ord = sv.ords.Add(1)
 	state.Ord = s.ord
 	for i, q := range queue {
-		place := s.out.acked + 1 + uint64(i)
-		q.Targets = []journal.Target{{Session: s.ord, Pos: place}}
+		own := *q // the record is in the queues of the user's other sessions too
+		own.Targets = []journal.Target{{Session: s.ord, Pos: s.out.acked + 1 + uint64(i)}}
+		queue[i] = &own
 		stanza.Observe(q.Stanza.ID)
 	}
 	stanza.Observe(s.taken)

@@ -22,14 +22,18 @@ type boshUser struct {
 	client *boshclient.Client
 }
 
-// runBOSH runs a model client over BOSH behind a proxy of its own in front of target; with Roots it speaks TLS.
+// runBOSH runs a model client over BOSH behind a proxy of its own in front of target; with Roots it speaks TLS. Its account is
+// that of name where cfg has none.
 func runBOSH(t *testing.T, name, target string, cfg boshclient.ClientConfig) *boshUser {
 	t.Helper()
 	p, err := cutproxy.Listen(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.URL, cfg.Account = gatewayproc.BOSHURL(p.Addr()), account(name, "model")
+	cfg.URL = gatewayproc.BOSHURL(p.Addr())
+	if cfg.Account.User == "" {
+		cfg.Account = account(name, "model")
+	}
 	if cfg.Roots != nil {
 		cfg.URL = "https" + cfg.URL[len("http"):]
 	}

@@ -43,6 +43,10 @@ type storm struct {
 	models map[string]*modelUser
 	bosh   map[string]*boshUser
 	stock  map[string]*nodeClient
+	// Somebody has a second device, which gets everything too.
+	twice  string
+	second *boshUser
+	copies *tally.Tally
 
 	mu      sync.Mutex
 	resumed []time.Duration // from <resume/> to <resumed/>, of the model clients
@@ -52,7 +56,7 @@ type storm struct {
 func startStorm(t *testing.T, clients map[string]string) *storm {
 	t.Helper()
 	s := &storm{
-		t: t, prefix: redisproc.Prefix(), redis: redisproc.Standalone(t, redisproc.Durable...), count: new(tally.Tally),
+		t: t, prefix: redisproc.Prefix(), redis: redisproc.Standalone(t, redisproc.Durable...), count: new(tally.Tally), copies: new(tally.Tally),
 		models: map[string]*modelUser{}, bosh: map[string]*boshUser{}, stock: map[string]*nodeClient{},
 	}
 	s.nodes = gatewayproc.StartNodes(t, gatewayproc.Cluster{
@@ -83,7 +87,7 @@ func startStorm(t *testing.T, clients map[string]string) *storm {
 			s.weather.proxies = append(s.weather.proxies, u.proxy)
 			continue
 		case modelBOSH:
-			u := s.modelBOSH(name, len(s.bosh))
+			u := s.modelBOSH(name, len(s.bosh), xmppclient.Account{}, s.count)
 			s.bosh[name] = u
 			s.weather.proxies = append(s.weather.proxies, u.proxy)
 			continue
@@ -99,6 +103,9 @@ func startStorm(t *testing.T, clients map[string]string) *storm {
 	for _, u := range s.models {
 		u.awaitAvailable(t)
 	}
+	s.twice = "fred"
+	s.second = s.modelBOSH(s.twice, 0, account(s.twice, "page"), s.copies)
+	s.second.awaitAvailable(t)
 	for _, u := range s.bosh {
 		u.awaitAvailable(t)
 	}
@@ -121,13 +128,14 @@ func (s *storm) model(name string) *modelUser {
 	})
 }
 
-// modelBOSH runs a client whose requests the balancer hands to one gateway after the other.
-func (s *storm) modelBOSH(name string, way int) *boshUser {
+// modelBOSH runs a client whose requests the balancer hands to one gateway after the other, and counts what it gets.
+func (s *storm) modelBOSH(name string, way int, account xmppclient.Account, count *tally.Tally) *boshUser {
 	cfg := boshWays[len(boshWays)-1-way%len(boshWays)]
 	cfg.Roots, cfg.Wait = s.balancer.Roots, time.Second // less than the balancer's patience
 	return runBOSH(s.t, name, s.balancer.Addr(), boshclient.ClientConfig{
 		Config:   cfg,
-		OnStanza: func(e *xmppclient.Element) { countStanza(name, e, s.count, true) },
+		Account:  account,
+		OnStanza: func(e *xmppclient.Element) { countStanza(name, e, count, true) },
 		OnAck:    func(id string) { countAck(id, s.count) },
 	})
 }
@@ -136,6 +144,10 @@ func (s *storm) modelBOSH(name string, way int) *boshUser {
 func (s *storm) say(st tally.Stream, n int) {
 	for range n {
 		id, xml := chatMessage(st, s.count.Send(st))
+		if st.To == s.twice {
+			countAck(id, s.copies) // whether it is acknowledged is counted once
+			s.copies.Send(st)
+		}
 		switch {
 		case s.models[st.From] != nil:
 			s.models[st.From].client.Send(id, xml)
@@ -193,11 +205,11 @@ func (s *storm) settle() {
 	}
 	s.models["away"] = s.model("away")
 	s.names = append(s.names, "away")
-	if !await(within(s.t, 30*time.Second), func() bool { return s.count.Counts().Complete() }) {
+	if !await(within(s.t, 30*time.Second), func() bool { return s.count.Counts().Complete() && s.copies.Counts().Complete() }) {
 		s.stuck()
 	}
 	// What would come once too often comes soon.
-	await(within(s.t, 2*time.Second), func() bool { return !s.count.Counts().Clean() })
+	await(within(s.t, 2*time.Second), func() bool { return !s.count.Counts().Clean() || !s.copies.Counts().Clean() })
 }
 
 // stuck writes down, beside the logs, what the gateways do that nothing goes on.
@@ -243,6 +255,8 @@ func (s *storm) check() {
 	w := s.weather
 	t.Logf("%v; processes ended by exit code: %v", w, s.servers.ends)
 	report(t, "clients of the cluster", s.count)
+	checkBOSH(t, s.second)
+	report(t, "the second device", s.copies)
 	if w.hit[cutproxy.Kill] < 4 || w.hit[cutproxy.Pause] < 1 || w.hit[cutproxy.Drain] < 1 || w.hit[cutproxy.StoreKill] < 1 || s.servers.ends[3] < 1 {
 		t.Errorf("too little happened: %v; ends %v", w, s.servers.ends)
 	}
@@ -265,6 +279,7 @@ func (s *storm) leave() {
 		}
 		leave(s.t)
 	}
+	s.second.leave(s.t)
 	for i := range s.nodes {
 		s.servers.awaitReady(i) // one that was paused last finds out that it was fenced, and is started again
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strconv"
@@ -56,13 +57,17 @@ func Pin(cores ...int) error {
 	return nil
 }
 
-// PinProcess binds a process that runs, with all its threads, to cores. What it starts from now on is bound, too.
+// PinProcess binds a process that runs, with all its threads, to cores. What it starts from now on is bound, too. One that has
+// ended is left alone.
 func PinProcess(pid int, cores ...int) error {
 	var set unix.CPUSet
 	for _, core := range cores {
 		set.Set(core)
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // one of a database's helpers that has done its work
+	}
 	if err != nil {
 		return fmt.Errorf("bench: pinning: %w", err)
 	}

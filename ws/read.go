@@ -10,8 +10,8 @@ import (
 
 	"github.com/coder/websocket"
 
-	"holdfast/session"
 	"holdfast/internal/limitread"
+	"holdfast/session"
 	"holdfast/stanza"
 )
 

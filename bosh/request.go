@@ -29,6 +29,14 @@ type inbox struct {
 // outbuf takes one response.
 type outbuf struct{ b []byte }
 
+// put gives a buffer back, unless it is large.
+func (o *outbuf) put() {
+	if cap(o.b) <= keepSize {
+		o.b = o.b[:0]
+		outbufs.Put(o)
+	}
+}
+
 var (
 	inboxes = sync.Pool{New: func() any { return &inbox{buf: make([]byte, 0, 2<<10)} }}
 	outbufs = sync.Pool{New: func() any { return &outbuf{b: make([]byte, 0, 2<<10)} }}
@@ -80,9 +88,8 @@ func (c *call) free() {
 	if c.w != nil && c.line == nil {
 		c.held.srv.waiters.Put(c.w)
 	}
-	if o := c.out; o != nil && cap(o.b) <= keepSize {
-		o.b = o.b[:0]
-		outbufs.Put(o)
+	if c.out != nil {
+		c.out.put()
 	}
 	*c = call{}
 	calls.Put(c)

@@ -34,8 +34,9 @@ func (s *Server) render(c *call, all []httpconn.Field) (_ []httpconn.Field, body
 		if squeeze(z, body) == nil && len(z.b) < len(body) {
 			return append(all, httpconn.Field{Name: "Content-Encoding", Value: "gzip"}), z.b, z
 		}
+		z.put()
 	}
-	return all, body, z
+	return all, body, nil
 }
 
 // sent counts an answer.
@@ -45,7 +46,7 @@ func (s *Server) sent(c *call, body []byte, z *outbuf, slow bool) {
 	}
 	s.met.bytesOut.Add(uint64(len(body)))
 	if z != nil {
-		outbufs.Put(z)
+		z.put()
 	}
 }
 

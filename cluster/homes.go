@@ -64,6 +64,10 @@ type Move struct {
 	Term uint64
 }
 
+// What goes by an earlier home whose term is not known counts how often it did, in place of a term, which are larger numbers:
+// there it is behind all that went there for whatever term.
+const maxRounds = 64
+
 // detoursAtMost bounds what is remembered of a user who goes to and fro faster than messages do.
 const detoursAtMost = 16
 
@@ -192,8 +196,13 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, term uint64) (of
 	switch {
 	case term == TermUnknown:
 		p.use()
-	case of == TermUnknown:
-		of = TermHome // or it might go round for ever
+	case of != TermUnknown:
+	case by != nil && term < maxRounds-1:
+		of = term + 1
+	case by != nil && term > maxRounds && term != TermHome:
+		of = TermPassed + 1
+	default:
+		of = TermHome // it has gone round often enough
 	}
 	return of, true
 }
@@ -476,13 +485,10 @@ func (h *homes) Moved(user stanza.Addr, m Move) {
 	if m.Term == TermHome {
 		m.Term = TermUnknown
 	}
-	passed := func(node string, term uint64, last uint32) bool {
-		if term == TermUnknown && m.Was == TermHome {
-			term = TermHome
-		}
-		return node == m.From && term == m.Was && last != 0 && int32(last-m.Seq) <= 0 // else it was said before what was sent last
+	passed := func(node string, last uint32) bool {
+		return node == m.From && last != 0 && int32(last-m.Seq) <= 0 // else it was said before what was sent last
 	}
-	if passed(p.node, p.term, p.last) {
+	if passed(p.node, p.last) && (p.term == m.Was || p.term == TermUnknown && m.Was == TermHome) {
 		p.node, p.term, p.last, p.trails = m.Node, m.Term, 0, true
 		if m.Node == h.self { // it will come, or has been here; Locate knows
 			p.node, p.term, p.trails = "", TermUnknown, false
@@ -493,7 +499,7 @@ func (h *homes) Moved(user stanza.Addr, m Move) {
 	had := len(p.detours)
 	for i := 0; i < len(p.detours); {
 		switch d := &p.detours[i]; {
-		case !passed(d.via, d.term, d.last):
+		case !passed(d.via, d.last) || d.term != m.Was && (d.term != TermUnknown || m.Was >= maxRounds):
 			i++
 		case m.Node == h.self, known(p.node, p.term), i+1 < len(p.detours) && known(p.detours[i+1].via, p.detours[i+1].term):
 			p.detours = slices.Delete(p.detours, i, i+1)

@@ -354,3 +354,41 @@ func TestDetours(t *testing.T) {
 	h.buried("b")
 	next(TermUnknown, "a")
 }
+
+// The term of an earlier home may not be known, and what went there still comes behind what it has sent round, but not for
+// ever.
+func TestDetourOfAnUnknownTerm(t *testing.T) {
+	user := stanza.MustParseAddr("user@example.org")
+	h := newHomes("a", Config{}, nil, nil, nil)
+	h.learn(user, "b", false, time.Now(), 0)
+	if of, ok := h.sent(user, "b", 1, TermUnknown); of != TermUnknown || !ok {
+		t.Errorf("%d, %v", of, ok)
+	}
+	if of, ok := h.sent(user, "b", 2, TermPassed); of != TermHome || !ok {
+		t.Errorf("to the home itself with %d, %v", of, ok)
+	}
+	const term = 1 << 40
+	h.take(user, "c", 0, term, false)
+	rounds := 0
+	for at := TermPassed; at != TermHome; rounds++ {
+		of, ok := h.sent(user, "b", uint32(3+rounds), at)
+		if !ok || of <= at {
+			t.Fatalf("with %d after %d, %v", of, at, ok)
+		}
+		at = of
+	}
+	if rounds < 10 || rounds > maxRounds {
+		t.Errorf("it may go round %d times", rounds)
+	}
+	if of, _ := h.sent(user, "b", 200, term-1); of >= maxRounds {
+		t.Errorf("what was sent to a term goes with %d", of)
+	}
+	h.Moved(user, Move{From: "b", Was: TermHome, Seq: 200, Node: "a", Term: term})
+	if node, _ := h.Where(user); node != "b" {
+		t.Errorf("a word about something else has %q be next", node)
+	}
+	h.Moved(user, Move{From: "b", Was: 2, Seq: 200, Node: "a", Term: term})
+	if node, _ := h.Where(user); node != "a" {
+		t.Errorf("next is %q", node)
+	}
+}

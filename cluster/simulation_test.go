@@ -63,16 +63,10 @@ func (x simulation) run(t *testing.T, w *world) {
 	for _, g := range living {
 		prepare(g)
 	}
-	over := make(chan struct{})
-	time.AfterFunc(x.lasts, func() { close(over) })
-	ended := func() bool {
-		select {
-		case <-over:
-			return true
-		default:
-			return false
-		}
-	}
+	// Who has said everything still has to notice that the last of it was lost with a gateway.
+	var over, killed atomic.Bool
+	time.AfterFunc(x.lasts, func() { over.Store(true) })
+	ended := func() bool { return over.Load() && killed.Load() }
 	// connected tries until a gateway that lives has the client.
 	connected := func(c *client) bool {
 		for ctx.Err() == nil && !w.faulty() {
@@ -101,8 +95,8 @@ func (x simulation) run(t *testing.T, w *world) {
 	var done atomic.Bool
 	for _, s := range senders {
 		sending.Go(func() {
-			for !ended() || int(s.next) <= len(s.said) {
-				if ctx.Err() != nil || w.faulty() {
+			for !ended() || int(s.next) <= len(s.said) || s.at.dead.Load() {
+				if ctx.Err() != nil || w.faulty() || s.at.dead.Load() && !connected(s) {
 					return
 				}
 				if !ended() && (int(s.next) > len(s.said) || random(3) > 0) {
@@ -154,6 +148,7 @@ func (x simulation) run(t *testing.T, w *world) {
 		}
 		moves()
 	}
+	killed.Store(true)
 	sending.Wait()
 	if ctx.Err() != nil {
 		t.Fatal("senders are stuck")

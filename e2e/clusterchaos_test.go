@@ -252,6 +252,16 @@ func (s *storm) check() {
 		t.Logf("%d resumptions of model clients: median %v, 95 of 100 within %v, longest %v", n, s.resumed[n/2], s.resumed[n*95/100], s.resumed[n-1])
 	}
 	s.mu.Unlock()
+	// What went wrong for a moment and was made good.
+	for i, g := range s.nodes {
+		told := 0
+		for line := range strings.Lines(g.Log()) {
+			if strings.Contains(line, "level=ERROR") && !strings.Contains(line, "fenced") && told < 20 {
+				told++
+				t.Logf("gateway %d: %s", i, strings.TrimSpace(line))
+			}
+		}
+	}
 	w := s.weather
 	t.Logf("%v; processes ended by exit code: %v", w, s.servers.ends)
 	report(t, "clients of the cluster", s.count)

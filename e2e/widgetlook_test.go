@@ -365,3 +365,46 @@ func TestWidgetToken(t *testing.T) {
 		t.Error("the session waits for a client that logged out")
 	}
 }
+
+// TestClusterWidgetGuests: a guest is the same one at every gateway, and stays that when the one that it was connected to is
+// killed.
+func TestClusterWidgetGuests(t *testing.T) {
+	long(t)
+	needClients(t)
+	nodes := startCluster(t, 2, anySite(map[string]string{"HOLDFAST_GUEST_CONTACTS": bare("support")}))
+	nodes[0].AddUsers("support")
+	all := newPeople(t)
+	stranger := all.owner("stranger")
+	page := sitePage(t, nodes[0].Addr())("contact", bare("support"), "name", "Support")
+	guest := stranger.at(page).online()
+	guest.write("is anybody there")
+	guest.awaitState("is anybody there", "held")
+	address := func(c *chat) (full string) {
+		if err := json.Unmarshal(c.do(`(el) => el.address`, nil), &full); err != nil || !strings.HasPrefix(full, "guest-") {
+			t.Fatalf("the guest is %q, %v", full, err)
+		}
+		return full
+	}
+	was := address(guest)
+	who, _, _ := strings.Cut(was, "/")
+	support := all.person("support").at(sitePage(t, nodes[1].Addr())("contact", who, "user", "support")).login().online()
+	guest.awaitState("is anybody there", "read")
+	nodes[0].Kill()
+	support.write("how can I help")
+	support.awaitState("how can I help", "held")
+	nodes[0].Run()
+	support.awaitState("how can I help", "read")
+	guest.write("it works again")
+	guest.awaitState("it works again", "read")
+	if now := address(guest); now != was {
+		t.Errorf("the guest was %s and is %s", was, now)
+	}
+
+	// The same page, where the other gateway is.
+	elsewhere := stranger.at(sitePage(t, nodes[1].Addr())("contact", bare("support"), "name", "Support")).online()
+	if again := address(elsewhere); !strings.HasPrefix(again, "guest-") {
+		t.Errorf("the guest is %s", again)
+	}
+	exactly(t, "the guest has", guest.bodies("in"), []string{"how can I help"})
+	exactly(t, "support has", support.bodies("in"), []string{"is anybody there", "it works again"})
+}

@@ -132,6 +132,19 @@ func (c *Conn) keep(br *bufio.Reader) {
 	}
 }
 
+// keepBehind keeps what comes behind what is kept already.
+func (c *Conn) keepBehind(more []byte) {
+	if len(more) == 0 {
+		return
+	}
+	all := slices.Concat(c.ahead[c.from:c.to], more)
+	c.from, c.to = 0, len(all)
+	if c.ahead = all; len(all) < aheadSize {
+		c.ahead = make([]byte, aheadSize)
+		copy(c.ahead, all)
+	}
+}
+
 // Next reads the head of the next request. It reports false when there is none: the client has hung up or sent what is
 // no request, it was given back to net/http, or the Pool is drained.
 func (c *Conn) Next() (*http.Request, bool) {
@@ -141,12 +154,17 @@ func (c *Conn) Next() (*http.Request, bool) {
 	}
 	c.br = readers.Get().(*bufio.Reader)
 	c.br.Reset(c)
-	slow := false
+	slow, blank := false, 0
 	for need := 1; ; {
 		if _, err := c.br.Peek(need); err != nil {
 			return nil, false
 		}
 		b, _ := c.br.Peek(c.br.Buffered()) // cannot fail: they are there
+		if need == 1 && blank < 4 && (b[0] == '\r' || b[0] == '\n') { // old clients end a body so (RFC 9112 §2.2)
+			blank++
+			_, _ = c.br.Discard(1)
+			continue
+		}
 		if n := min(len(b), len(c.pool.start)); !bytes.Equal(b[:n], c.pool.start[:n]) || len(b) == c.br.Size() && !complete(b) {
 			c.giveBack()
 			return nil, false
@@ -171,11 +189,12 @@ func (c *Conn) Next() (*http.Request, bool) {
 	}
 	r.RemoteAddr = c.remote
 	c.last = r.Close
-	return r, c.meets(r.Header["Expect"])
+	return r, c.meets(r)
 }
 
 // meets answers what a request expects before it sends its body (RFC 9110 §10.1.1).
-func (c *Conn) meets(expects []string) bool {
+func (c *Conn) meets(r *http.Request) bool {
+	expects := r.Header["Expect"]
 	switch {
 	case len(expects) == 0:
 		return true
@@ -184,20 +203,25 @@ func (c *Conn) meets(expects []string) bool {
 		_ = c.Reply(http.StatusExpectationFailed, nil, nil)
 		return false
 	}
-	_, err := io.WriteString(c.nc, "HTTP/1.1 100 Continue\r\n\r\n")
-	return err == nil
+	if r.ContentLength == 0 || c.br.Buffered() > 0 {
+		return true // it has not waited
+	}
+	return c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")) == nil
 }
 
 func complete(head []byte) bool {
-	return bytes.Contains(head, []byte("\r\n\r\n")) || bytes.Contains(head, []byte("\n\n"))
+	return bytes.Contains(head, []byte("\n\r\n")) || bytes.Contains(head, []byte("\n\n"))
 }
 
 // proper applies what net/http asks of a request besides (RFC 9112 §3.2, RFC 9110 §5.5).
 func proper(r *http.Request) bool {
-	if r.Host == "" {
+	if r.Host == "" || strings.ContainsFunc(r.Host, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 		return false
 	}
-	for _, values := range r.Header {
+	for name, values := range r.Header {
+		if strings.Contains(name, " ") { // before the colon: others may read another field there, such as a length
+			return false
+		}
 		for _, v := range values {
 			for i := range len(v) {
 				if b := v[i]; b < ' ' && b != '\t' || b == 0x7f {
@@ -304,13 +328,18 @@ func (c *Conn) Woken() <-chan struct{} { return c.wake }
 func (c *Conn) Watch() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	over := make(chan struct{})
+	var stopped atomic.Bool
 	go func() {
 		defer close(over)
-		if c.Wait() {
-			cancel()
+		for !stopped.Load() { // what wakes it may have been for an earlier request
+			if c.Wait() {
+				cancel()
+				return
+			}
 		}
 	}()
 	return ctx, func() {
+		stopped.Store(true)
 		c.Wake()
 		<-over
 		cancel()
@@ -351,27 +380,31 @@ func (c *Conn) Reply(status int, fields []Field, body []byte) error {
 	b = append(b, "Content-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(append(b, "\r\n\r\n"...), body...)
-	c.set(writing)
-	_, err := c.nc.Write(b)
+	err := c.write(b)
 	if cap(b) <= keepSize {
 		o.b = b
 		outputs.Put(o)
 	}
-	if s := c.state.Load(); s&doing != writing || !c.state.CompareAndSwap(s, busy) {
+	switch {
+	case err != nil:
 		c.last = true
+	case c.last:
+		c.linger()
+	}
+	return err
+}
+
+// write writes under the limit that the Pool has.
+func (c *Conn) write(b []byte) error {
+	c.set(writing)
+	_, err := c.nc.Write(b)
+	if s := c.state.Load(); s&doing != writing || !c.state.CompareAndSwap(s, busy) {
 		if s&doing == tooSlow {
 			return ErrSlow
 		}
 		return errGone
 	}
-	if err != nil {
-		c.last = true
-		return err
-	}
-	if c.last {
-		c.linger()
-	}
-	return nil
+	return err
 }
 
 // lingerFor is how long the client has to read the last response before what it has sent meanwhile makes the system
@@ -379,7 +412,7 @@ func (c *Conn) Reply(status int, fields []Field, body []byte) error {
 const lingerFor = 500 * time.Millisecond
 
 func (c *Conn) linger() {
-	if w, ok := c.nc.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+	if w, ok := c.nc.(interface{ CloseWrite() error }); ok && w.CloseWrite() != nil {
 		return
 	}
 	_ = c.nc.SetReadDeadline(time.Now().Add(lingerFor)) // without deadlines there is no waiting
@@ -391,7 +424,7 @@ func (c *Conn) giveBack() {
 	c.keep(nil)
 	c.given = true
 	_ = c.nc.SetReadDeadline(time.Time{})
-	back := &replay{Conn: c.nc, ahead: bytes.Clone(c.ahead[c.from:c.to])}
+	back := &replay{Conn: c.nc, ahead: bytes.Clone(c.ahead[c.from:c.to])} // Take takes it off again
 	go func() {
 		l := &one{conn: back}
 		_ = c.web.Serve(l) // it ends with what the listener says, which has nothing more
@@ -418,12 +451,16 @@ func (r *replay) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// CloseWrite lets net/http linger.
-func (r *replay) CloseWrite() error {
-	if w, ok := r.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
+// Unwrap returns the connection below once everything has been read that was ahead, and r until then. It belongs to the
+// goroutine that reads.
+func (r *replay) Unwrap() net.Conn {
+	if len(r.ahead) > 0 {
+		return r
 	}
-	return errors.ErrUnsupported
+	if u, ok := r.Conn.(interface{ Unwrap() net.Conn }); ok {
+		return u.Unwrap()
+	}
+	return r.Conn
 }
 
 // one is a listener for one connection.

@@ -83,6 +83,9 @@ func (h *harness) poll(w http.ResponseWriter, r *http.Request) {
 			h.mu.Lock()
 			h.taken++
 			h.mu.Unlock()
+			if _, again := c.nc.(*replay); again {
+				h.t.Error("a connection that has been given back carries that with it")
+			}
 			go h.converse(c, body)
 			return
 		}
@@ -104,7 +107,11 @@ func (h *harness) converse(c *Conn, body []byte) {
 				return
 			}
 		}
+		if string(body) == "stuck" {
+			<-h.release
+		}
 		if string(body) == "watch" {
+			c.Wake() // late, for an earlier request
 			ctx, stop := c.Watch()
 			select {
 			case <-ctx.Done():
@@ -350,6 +357,10 @@ func TestOddRequests(t *testing.T) {
 	}{
 		{"no host", "POST /poll HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 400, true},
 		{"a bad field", "POST /poll HTTP/1.1\r\nHost: a\r\nX: a\x01b\r\nContent-Length: 0\r\n\r\n", 400, true},
+		{"a space behind a field's name", "POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length : 2\r\n\r\nab", 400, true},
+		{"a bad host", "POST /poll HTTP/1.1\r\nHost: a b\r\nContent-Length: 0\r\n\r\n", 400, true},
+		{"blank lines before it", "\r\n\r\nPOST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200, false},
+		{"a last line that ends as in Unix", "POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: 0\n\r\n", 200, false},
 		{"two lengths", "POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400, true},
 		{"a length and chunks", "POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, false},
 		{"no HTTP", "what?\r\n\r\n", 400, true},
@@ -384,6 +395,44 @@ func TestOddRequests(t *testing.T) {
 	}
 }
 
+// A balancer sends everything over the connections that it has.
+func TestToAndFro(t *testing.T) {
+	bubble(t, func(t *testing.T, h *harness) {
+		c := h.dial()
+		defer c.conn.Close()
+		for i := range 20 {
+			c.write(post(fmt.Sprint(i)))
+			c.expect(fmt.Sprint("got ", i))
+			c.write("GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			c.expect("other /page ")
+		}
+		if h.taken != 20 {
+			t.Errorf("taken %d times", h.taken)
+		}
+		c.write(post("wait"))
+		synctest.Wait()
+		h.wake()
+		c.expect("got wait")
+	})
+}
+
+// A handler that does not notice that its connection is gone does not hold up the end.
+func TestDrainWithoutEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, h *harness) {
+		c := h.dial()
+		c.write(post("stuck"))
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		begin := time.Now()
+		h.pool.Drain(ctx)
+		if took := time.Since(begin); took != 6*time.Second {
+			t.Errorf("drained after %v", took)
+		}
+		h.release <- struct{}{}
+	})
+}
+
 func TestExpectContinue(t *testing.T) {
 	bubble(t, func(t *testing.T, h *harness) {
 		c := h.dial()
@@ -414,6 +463,7 @@ func TestDrain(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		drained := make(chan struct{})
+		begin := time.Now()
 		go func() {
 			h.pool.Drain(ctx)
 			close(drained)
@@ -425,10 +475,9 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%q, stays %v", body, stays)
 		}
 		waits.expectEnd()
-		begin := time.Now()
 		<-drained
 		never.expectEnd()
-		if took := time.Since(begin); took != 9*time.Second || h.pool.Len() != 0 {
+		if took := time.Since(begin); took != 10*time.Second || h.pool.Len() != 0 {
 			t.Errorf("drained after %v, %d connections", took, h.pool.Len())
 		}
 		late := h.dial() // stays with net/http

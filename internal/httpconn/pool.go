@@ -30,6 +30,8 @@ type Pool struct {
 	door  admit.Door // for conns
 	mu    sync.Mutex
 	conns map[*Conn]struct{} // guarded by mu
+	// thrown says that Drain does not wait any more; guarded by mu.
+	thrown bool
 	stop  chan struct{}
 	done  chan struct{}
 }
@@ -67,10 +69,18 @@ func (p *Pool) Take(w http.ResponseWriter, r *http.Request) *Conn {
 	c := &Conn{pool: p, web: web, nc: nc, remote: r.RemoteAddr, ahead: make([]byte, aheadSize), wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.keep(rw.Reader)
+	if back, ok := nc.(*replay); ok { // it has been here before
+		c.nc = back.Conn
+		c.keepBehind(back.ahead)
+	}
 	c.set(busy)
 	p.mu.Lock()
 	p.conns[c] = struct{}{}
+	thrown := p.thrown
 	p.mu.Unlock()
+	if thrown {
+		c.hangUp()
+	}
 	return c
 }
 
@@ -89,16 +99,23 @@ func (p *Pool) Len() int {
 }
 
 // Drain closes the connections that wait for a request, has the others closed when theirs is answered, and waits for that;
-// when ctx ends they are closed at once.
+// when ctx ends they are closed at once. It does not wait for ever for who does not notice that.
 func (p *Pool) Drain(ctx context.Context) {
 	if !p.door.Shut() {
 		<-p.done
 		return
 	}
 	p.each(func(c *Conn) { c.closeIf(idle, -1) })
-	_ = p.door.Wait(ctx, func() { p.each((*Conn).hangUp) }, 0)
+	_ = p.door.Wait(ctx, p.throwOut, time.Second)
 	close(p.stop)
 	<-p.done
+}
+
+func (p *Pool) throwOut() {
+	p.mu.Lock()
+	p.thrown = true
+	p.mu.Unlock()
+	p.each((*Conn).hangUp)
 }
 
 func (p *Pool) each(f func(*Conn)) {

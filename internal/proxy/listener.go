@@ -113,6 +113,14 @@ func (c *Conn) SetReadDeadline(at time.Time) error {
 	return c.Conn.SetReadDeadline(at)
 }
 
+// CloseWrite tells the other end that nothing more comes.
+func (c *Conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 // Unwrap returns the connection below once nothing of the client's bytes is held here any more, and c until then.
 // It belongs to the goroutine that reads.
 func (c *Conn) Unwrap() net.Conn {

@@ -196,7 +196,9 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, term uint64) (of
 	switch {
 	case term == TermUnknown:
 		p.use()
+	case of != TermUnknown && (by == nil || of > term):
 	case of != TermUnknown:
+		of = TermHome // with ever higher terms it would come to an end, with this one it might go round for ever
 	case by != nil && term < maxRounds-1:
 		of = term + 1
 	case by != nil && term > maxRounds && term != TermHome:
@@ -369,6 +371,9 @@ func (h *homes) learn(user stanza.Addr, node string, made bool, asked time.Time,
 	p.node, p.term, p.last, p.trails = node, term, 0, false
 	p.use()
 	if node == h.self {
+		for i := range p.detours { // of a node that died; what comes from others comes behind that too
+			p.detours[i].until = max(p.detours[i].until, term)
+		}
 		p.until = asked.Add(h.cfg.HomeTime)
 		return true
 	}
@@ -455,9 +460,8 @@ func (p *place) underWay(from string, seen uint32) bool {
 	return p.node != from || seen == 0 || int32(p.last-seen) > 0
 }
 
-// gave notes that a user was handed over to node for a term, in the link's message seq. Under the user's and the link's
-// locks.
-func (h *homes) gave(user stanza.Addr, node string, seq uint32, term uint64) {
+// gave notes that a user was handed over to node for a term. Under the user's and the link's locks.
+func (h *homes) gave(user stanza.Addr, node string, term uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
@@ -468,7 +472,7 @@ func (h *homes) gave(user stanza.Addr, node string, seq uint32, term uint64) {
 		h.away++
 		h.turns++
 	}
-	p.node, p.term, p.last, p.trails, p.pinned = node, term, seq, false, false
+	p.node, p.term, p.last, p.trails, p.pinned = node, term, 0, false, false
 	delete(h.unsaid, user)
 	p.use()
 	h.evictLocked()

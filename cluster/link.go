@@ -105,7 +105,7 @@ func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (term uint6
 	}
 	l.seq = seq
 	if w == leaves {
-		l.n.homes.gave(user, l.to, seq, m.Term)
+		l.n.homes.gave(user, l.to, m.Term)
 	}
 	m.Seq = seq
 	l.pushLocked(pending{m, user, true})

@@ -310,7 +310,7 @@ func TestDetours(t *testing.T) {
 	}
 	h.take(user, "x", 0, 10, false)
 	next(TermUnknown, "a")
-	h.gave(user, "b", 1, 11)
+	h.gave(user, "b", 11)
 	sent("b", 2, 10, 11)
 	h.take(user, "b", 1, 20, false) // 2 is on its way round
 	next(TermUnknown, "b")
@@ -318,7 +318,7 @@ func TestDetours(t *testing.T) {
 	next(20, "a")
 	next(TermHome, "a")
 	sent("b", 3, TermPassed, 11)
-	h.gave(user, "c", 1, 21)
+	h.gave(user, "c", 21)
 	sent("c", 2, 20, 21) // what came back by b
 	h.take(user, "d", 0, 30, false)
 	next(TermUnknown, "b")
@@ -342,7 +342,7 @@ func TestDetours(t *testing.T) {
 
 	// One who goes to and fro faster than messages costs no more than so much.
 	for term := uint64(31); term < 131; term += 2 {
-		h.gave(user, "b", uint32(term), term)
+		h.gave(user, "b", term)
 		sent("b", uint32(term)+1, TermHome, term)
 		h.take(user, "b", 0, term+1, false)
 	}
@@ -351,6 +351,10 @@ func TestDetours(t *testing.T) {
 	}
 	next(129, "b")
 	next(130, "a")
+	// The last of them stands for all that did not fit, and is not gone round by for ever.
+	if of, ok := h.sent(user, "b", 500, 100); !ok || of != TermHome {
+		t.Errorf("it goes on with %d, %v", of, ok)
+	}
 	h.buried("b")
 	next(TermUnknown, "a")
 }

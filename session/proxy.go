@@ -41,12 +41,13 @@ type proxy struct {
 
 	mu     sync.Mutex
 	frames [][]byte
-	marks  []uint64 // with each frame
+	marks  []mark // with each frame
 	bytes  int
 	asked  uint64 // by settle
 	asking map[uint64]chan struct{}
 	ended  bool
-	broken bool // something was not sent, so nothing more is: the home must not get what came behind it
+	gone   chan struct{} // closed when the connection is lost; static
+	broken bool          // something was not sent, so nothing more is: the home must not get what came behind it
 }
 
 // What is said of a connection when it begins.
@@ -62,9 +63,15 @@ const (
 	lostHere     // its transport may go on at another node
 )
 
+// mark is the home's Batch.Mark behind a frame, which is right behind the last frame of a batch.
+type mark struct {
+	place uint64
+	last  bool
+}
+
 // serveThrough makes st a connection of a session at another node.
 func (st *stream) serveThrough(node string) bool {
-	p := &proxy{sv: st.sv, st: st, node: node, id: secret()[:proxyID]}
+	p := &proxy{sv: st.sv, st: st, node: node, id: secret()[:proxyID], gone: make(chan struct{})}
 	st.sv.mu.Lock()
 	st.sv.proxies[p.id] = p
 	st.sv.mu.Unlock()
@@ -123,10 +130,11 @@ func (sv *Service) tellSoon(node string, m Message) {
 func (p *proxy) pull(b *Batch) bool {
 	p.mu.Lock()
 	n, size := 0, 0
-	for n < len(p.frames) && n < maxBatchFrames && size < maxBatchBytes {
+	// The home's batches are not cut: what is marked is all that is in them.
+	for n < len(p.frames) && (n == 0 || !p.marks[n-1].last || n < maxBatchFrames && size < maxBatchBytes) {
 		b.Frames = append(b.Frames, p.frames[n])
 		size += len(p.frames[n])
-		b.Mark = p.marks[n]
+		b.Mark = p.marks[n].place
 		n++
 	}
 	b.bytes += size
@@ -146,13 +154,16 @@ func (p *proxy) pull(b *Batch) bool {
 func (p *proxy) take(b []byte) {
 	p.mu.Lock()
 	for len(b) >= 12 {
-		mark, size := binary.LittleEndian.Uint64(b), int(binary.LittleEndian.Uint32(b[8:]))
+		place, size := binary.LittleEndian.Uint64(b), int(binary.LittleEndian.Uint32(b[8:]))
 		if b = b[12:]; size > len(b) {
 			break
 		}
-		p.frames, p.marks = append(p.frames, b[:size:size]), append(p.marks, mark)
+		p.frames, p.marks = append(p.frames, b[:size:size]), append(p.marks, mark{place: place})
 		p.bytes += size
 		b = b[size:]
+	}
+	if n := len(p.marks); n > 0 {
+		p.marks[n-1].last = true
 	}
 	over := p.bytes > 2*proxyWindow+maxBatchBytes
 	p.mu.Unlock()
@@ -193,6 +204,8 @@ func (p *proxy) settle(ctx context.Context) error {
 	select {
 	case <-answered:
 		return nil
+	case <-p.gone:
+		return errProxyLost
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-p.sv.ctx.Done():
@@ -227,6 +240,7 @@ func (p *proxy) end(properly bool) {
 		how = lostHere
 	}
 	if !properly {
+		close(p.gone)
 		p.sv.mu.Lock()
 		delete(p.sv.proxies, p.id)
 		p.sv.mu.Unlock()

@@ -197,7 +197,11 @@ type parker interface {
 func (sv *Service) putAside(p *Session, user stanza.Addr, m Message) (bool, error) {
 	sv.enter()
 	defer sv.leave()
-	parked, err := sv.parkLocked(user, Message{Op: m.Op, Term: m.Term, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq})
+	term := m.Term
+	if p.heir {
+		term = TermHome // it must not go back to where it came from
+	}
+	parked, err := sv.parkLocked(user, Message{Op: m.Op, Term: term, Payload: m.Payload}, Origin{Session: p.ord, N: m.Seq})
 	if parked && err == nil {
 		p.done(m.Seq)
 		sv.metrics.parked.Inc()

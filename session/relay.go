@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/stanza"
@@ -20,6 +21,8 @@ type relay struct {
 	st   *stream
 	in   chan relayed
 	over chan struct{} // closed by lose
+
+	broken atomic.Bool // Finish said so: what was being handled then may not be, and nothing behind it is
 
 	// owned by who reads the mailbox
 	deaf bool // something did not fit into in, so nothing that came behind it is taken
@@ -168,9 +171,13 @@ func (r *relay) run() {
 			case x.raw != nil:
 				if err := e.Scan(x.raw, stanza.Limits{}); err != nil {
 					r.Finish(Broken)
-					continue
+				} else {
+					r.st.Handle(&e)
 				}
-				r.st.Handle(&e)
+				if r.broken.Load() {
+					r.leave(errProxyLost)
+					return
+				}
 			case x.lost == lostProperly:
 				r.st.PeerClosed()
 			case x.lost == lostHere:
@@ -308,6 +315,7 @@ func (r *relay) Probe() {
 // Finish implements Transport. What the stream still has to say goes first.
 func (r *relay) Finish(how Finish) {
 	if how == Broken {
+		r.broken.Store(true)
 		r.sv.loops.Go(func() { r.tellEnd(how) })
 		return
 	}

@@ -159,7 +159,7 @@ func (c *Conn) Next() (*http.Request, bool) {
 		if _, err := c.br.Peek(need); err != nil {
 			return nil, false
 		}
-		b, _ := c.br.Peek(c.br.Buffered()) // cannot fail: they are there
+		b, _ := c.br.Peek(c.br.Buffered())                            // cannot fail: they are there
 		if need == 1 && blank < 4 && (b[0] == '\r' || b[0] == '\n') { // old clients end a body so (RFC 9112 §2.2)
 			blank++
 			_, _ = c.br.Discard(1)

@@ -32,8 +32,8 @@ type Pool struct {
 	conns map[*Conn]struct{} // guarded by mu
 	// thrown says that Drain does not wait any more; guarded by mu.
 	thrown bool
-	stop  chan struct{}
-	done  chan struct{}
+	stop   chan struct{}
+	done   chan struct{}
 }
 
 // NewPool makes a Pool and starts its goroutine, which Drain ends.

@@ -1,8 +1,11 @@
 package session
 
 import (
+	"encoding/binary"
+	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"holdfast/stanza"
@@ -116,5 +119,78 @@ func TestNoteEndsServedThrough(t *testing.T) {
 		m.nodes[0].carries("sid", false, false)
 		m.nodes[0].gone("sid")
 		m.atHome(m.nodes[0], "juliet", 1)
+	})
+}
+
+// The home breaks the connection off while something of it waits to be handled: nothing is noted behind that.
+func TestNothingIsNotedBehindABreak(t *testing.T) {
+	inMesh(t, 3, func(t *testing.T, m *mesh) {
+		far, _ := carriedThrough(m, false)
+		far.carrier().Keep("sid", []byte("one"), time.Minute)
+		m.rest()
+		home := m.nodes[0]
+		home.sv.mu.Lock()
+		for _, r := range home.sv.relays {
+			r.broken.Store(true)
+		}
+		home.sv.mu.Unlock()
+		far.chat("romeo", "a")
+		far.carrier().Keep("sid", []byte("two"), time.Minute)
+		m.rest()
+		home.carries("sid", true, true)
+		home.goesOn("sid", "one", far.wire.mark)
+	})
+}
+
+// What the home gave in one go is given on in one go: its mark is for all of it.
+func TestBatchesServedThroughAreNotCut(t *testing.T) {
+	inMesh(t, 3, func(t *testing.T, m *mesh) {
+		_, far, _ := through(m, false)
+		p := far.stream.(*stream).through.Load()
+		var place uint64
+		give := func(n int) {
+			place += uint64(n)
+			var b []byte
+			for range n {
+				b = binary.LittleEndian.AppendUint64(b, place)
+				b = binary.LittleEndian.AppendUint32(b, 1)
+				b = append(b, 'x')
+			}
+			p.take(b)
+		}
+		for range 10 {
+			give(1)
+		}
+		give(maxBatchFrames)
+		give(3)
+		var got []uint64
+		var all int
+		for b := new(Batch); p.pull(b); b.Reset() {
+			if all += len(b.Frames); b.Mark != uint64(all) {
+				t.Errorf("marked %d behind %d frames", b.Mark, all)
+			}
+			got = append(got, b.Mark)
+		}
+		if all != maxBatchFrames+13 || len(got) != 2 {
+			t.Errorf("%d frames, marks %d", all, got)
+		}
+	})
+}
+
+// Who waits for the home's word hears that it is dead.
+func TestSettleWhenTheHomeDies(t *testing.T) {
+	inMesh(t, 3, func(t *testing.T, m *mesh) {
+		_, far, _ := through(m, false)
+		m.partition(m.nodes[1], m.nodes[0], true)
+		done := make(chan error, 1)
+		go func() { done <- far.carrier().Settle(t.Context(), 1<<40) }()
+		synctest.Wait()
+		m.nodes[1].sv.Gone("n1")
+		far.finished(Restarting)
+		far.cut()
+		if err := <-done; !errors.Is(err, errProxyLost) {
+			t.Error(err)
+		}
+		m.partition(m.nodes[1], m.nodes[0], false)
 	})
 }

@@ -68,6 +68,9 @@ type Move struct {
 // there it is behind all that went there for whatever term.
 const maxRounds = 64
 
+// termUnsure is the term of what goes to a home whose term is not known.
+const termUnsure = TermHome - 1
+
 // detoursAtMost bounds what is remembered of a user who goes to and fro faster than messages do.
 const detoursAtMost = 16
 
@@ -196,15 +199,15 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, term uint64) (of
 	switch {
 	case term == TermUnknown:
 		p.use()
+	case term == TermHome:
+		of = TermHome
 	case of != TermUnknown && (by == nil || of > term):
-	case of != TermUnknown:
-		of = TermHome // with ever higher terms it would come to an end, with this one it might go round for ever
-	case by != nil && term < maxRounds-1:
+	case of == TermUnknown && by == nil:
+		of = termUnsure
+	case of == TermUnknown && term < maxRounds-1:
 		of = term + 1
-	case by != nil && term > maxRounds && term != TermHome:
-		of = TermPassed + 1
 	default:
-		of = TermHome // it has gone round often enough
+		of = TermHome // with ever higher terms it comes to an end, without it might go round for ever
 	}
 	return of, true
 }
@@ -371,9 +374,6 @@ func (h *homes) learn(user stanza.Addr, node string, made bool, asked time.Time,
 	p.node, p.term, p.last, p.trails = node, term, 0, false
 	p.use()
 	if node == h.self {
-		for i := range p.detours { // of a node that died; what comes from others comes behind that too
-			p.detours[i].until = max(p.detours[i].until, term)
-		}
 		p.until = asked.Add(h.cfg.HomeTime)
 		return true
 	}
@@ -486,13 +486,13 @@ func (h *homes) Moved(user stanza.Addr, m Move) {
 	if p == nil {
 		return
 	}
-	if m.Term == TermHome {
+	if m.Term >= termUnsure {
 		m.Term = TermUnknown
 	}
 	passed := func(node string, last uint32) bool {
 		return node == m.From && last != 0 && int32(last-m.Seq) <= 0 // else it was said before what was sent last
 	}
-	if passed(p.node, p.last) && (p.term == m.Was || p.term == TermUnknown && m.Was == TermHome) {
+	if passed(p.node, p.last) && (p.term == m.Was || p.term == TermUnknown && m.Was == termUnsure) {
 		p.node, p.term, p.last, p.trails = m.Node, m.Term, 0, true
 		if m.Node == h.self { // it will come, or has been here; Locate knows
 			p.node, p.term, p.trails = "", TermUnknown, false

@@ -29,7 +29,7 @@ const (
 	TermUnknown uint64 = 0
 	// TermPassed is the least for what came from another node.
 	TermPassed uint64 = 1
-	// TermHome is for what goes straight to the home.
+	// TermHome is for what goes straight to the home, over whomever.
 	TermHome uint64 = 1<<64 - 1
 )
 

@@ -61,6 +61,21 @@ func TestWidgetConversation(t *testing.T) {
 	r.awaitState("are you there", "read")
 	j.until(`(el) => document.title === "A site" && el.unread === 0`, nil)
 
+	// Who types fast sends all of it, and what is not sent stays in the field.
+	r.do(`(el) => {
+		const field = el.shadowRoot.querySelector("textarea");
+		for (const text of ["one", "two", "three"]) {
+			field.value += text;
+			field.dispatchEvent(new Event("input"));
+			field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", cancelable: true }));
+		}
+		field.value += "four";
+	}`, nil)
+	for _, text := range []string{"one", "two", "three"} {
+		r.awaitState(text, "read")
+	}
+	r.until(`(el) => el.shadowRoot.querySelector("textarea").value === "four"`, nil)
+
 	// Somebody who is away has not got it: the server has.
 	j.call("close", j.with(nil))
 	g.Kill() // the session would wait for ten minutes otherwise
@@ -69,7 +84,7 @@ func TestWidgetConversation(t *testing.T) {
 	r.online()
 	r.write("till tomorrow")
 	r.awaitState("till tomorrow", "held")
-	if got, want := r.bodies("out"), []string{"wherefore art thou", "are you there", "till tomorrow"}; !slices.Equal(got, want) {
+	if got, want := r.bodies("out"), []string{"wherefore art thou", "are you there", "one", "two", "three", "till tomorrow"}; !slices.Equal(got, want) {
 		t.Errorf("romeo wrote %q, want %q", got, want)
 	}
 }

@@ -311,19 +311,20 @@ export class HoldfastChat extends HTMLElement {
   async #write(text: string): Promise<void> {
     const { view, client } = { view: this.#view, client: this.#client };
     if (!view || !client) return;
+    // At once: it takes a moment to be safe in the queue, and meanwhile the next one is typed.
+    view.taken();
+    clearTimeout(this.#composing);
+    this.#composing = undefined;
     try {
       await client.send(text);
     } catch (err) {
+      view.giveBack(text);
       if (err instanceof Refused) {
         if (err.why !== "empty") view.notice(this.#texts(err.why), true);
         return;
       }
-      return view.notice(this.#texts("storage", { reason: String(err) }), true);
+      view.notice(this.#texts("storage", { reason: String(err) }), true);
     }
-    // It is in the queue; only now may it go from the field.
-    view.written();
-    clearTimeout(this.#composing);
-    this.#composing = undefined;
   }
 
   async #discard(client: Client, key: number): Promise<void> {

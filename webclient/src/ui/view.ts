@@ -104,8 +104,16 @@ export class View {
     this.input.style.blockSize = `${this.input.scrollHeight + 2}px`;
   }
 
-  written(): void {
+  // taken clears the field of a text that is on its way into the queue. What is typed from now on stays.
+  taken(): void {
     this.input.value = "";
+    this.#grow();
+  }
+
+  // giveBack puts a text that did not get there before what has been typed since.
+  giveBack(text: string): void {
+    const since = this.input.value;
+    this.input.value = since === "" ? text : `${text}\n${since}`;
     this.#grow();
   }
 

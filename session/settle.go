@@ -127,6 +127,9 @@ func (sv *Service) settled(waiting []*Session) {
 	}
 	start := time.Now()
 	if err := sv.journal.Settle(sv.ctx); err != nil {
+		if sv.ctx.Err() != nil {
+			return // the end: the journal is closed in order, and clients hear when they come back
+		}
 		sv.log.Error("journal not safe, acknowledgements wait", "error", err)
 		for _, s := range waiting {
 			s.awaitSettle()

@@ -119,12 +119,12 @@ func (e *Exchange) anonymous(ctx context.Context, trace []byte) error {
 func (s *Service) guest(ctx context.Context, user stanza.Addr, from netip.Addr) error {
 	acct, err := s.accounts.store.Load(ctx, user)
 	exists := err == nil
-	switch at, seen := s.guests.seen.get(user); {
+	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return err
 	case exists && acct.Disabled:
 		return AccountDisabled
-	case exists && seen && time.Since(at) < s.cfg.GuestLifetime/8:
+	case exists && s.seenLately(user):
 		return nil
 	case !exists && !s.guests.made.take(network(from)):
 		return TooManyGuests
@@ -146,6 +146,12 @@ func (s *Service) guest(ctx context.Context, user stanza.Addr, from netip.Addr) 
 	}
 	s.guests.seen.put(user, time.Now())
 	return nil
+}
+
+// seenLately reports whether it was noted a moment ago that a guest is there.
+func (s *Service) seenLately(user stanza.Addr) bool {
+	at, seen := s.guests.seen.get(user)
+	return seen && time.Since(at) < s.cfg.GuestLifetime/8
 }
 
 // ExpireGuests removes the guests who were not there for Config.GuestLifetime, now and then until ctx ends. connected are
@@ -175,16 +181,14 @@ func (s *Service) ExpireGuests(ctx context.Context, connected func() iter.Seq[st
 // stillThere notes of guests who have been connected for long that they are not gone, for other gateways too.
 func (s *Service) stillThere(ctx context.Context, connected iter.Seq[stanza.Addr]) error {
 	for user := range connected {
-		if !IsGuest(user) {
+		if !IsGuest(user) || s.seenLately(user) {
 			continue
 		}
-		if at, seen := s.guests.seen.get(user); seen && time.Since(at) < s.cfg.GuestLifetime/8 {
-			continue
+		exists, err := s.accounts.Exists(ctx, user)
+		if err != nil {
+			return err
 		}
-		if exists, err := s.accounts.Exists(ctx, user); err != nil || !exists {
-			if err != nil {
-				return err
-			}
+		if !exists {
 			continue
 		}
 		if err := s.accounts.store.Guest(ctx, user, 0); err != nil && !errors.Is(err, ErrExists) {

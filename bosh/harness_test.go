@@ -8,13 +8,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+
+	"holdfast/internal/testkit/pipes"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,7 +33,7 @@ type harness struct {
 	svc *fakeService
 	cfg Config
 	*Server
-	lis  *pipes
+	lis  *pipes.Listener
 	http *http.Server
 	hc   *http.Client
 	reg  *prometheus.Registry
@@ -68,9 +69,9 @@ func (h *harness) start() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.lis = newPipes()
+	h.lis = pipes.New()
 	h.http = &http.Server{Handler: h.Server, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
-	h.hc = &http.Client{Transport: &http.Transport{DialContext: h.lis.dial, DisableCompression: true, MaxIdleConnsPerHost: 8}}
+	h.hc = &http.Client{Transport: &http.Transport{DialContext: h.dial, DisableCompression: true, MaxIdleConnsPerHost: 8}}
 	go func() { _ = h.http.Serve(h.lis) }()
 }
 
@@ -88,6 +89,8 @@ func (h *harness) stop() {
 	}
 }
 
+func (h *harness) dial(context.Context, string, string) (net.Conn, error) { return h.lis.Dial() }
+
 // restart is a kill -9 and a new process.
 func (h *harness) restart() {
 	h.svc.kill()
@@ -99,45 +102,6 @@ func (h *harness) restart() {
 	h.svc.killed = false
 	h.svc.mu.Unlock()
 	h.start()
-}
-
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, io.EOF
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
-
-// local is a pipe that says it comes from this machine.
-type local struct{ net.Conn }
-
-func (local) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
-
-func (l *pipes) dial(context.Context, string, string) (net.Conn, error) {
-	a, b := net.Pipe()
-	select {
-	case l.conns <- local{a}:
-		return b, nil
-	case <-l.done:
-		return nil, io.EOF
-	}
 }
 
 // answer is what came back for a request.

@@ -213,7 +213,7 @@ type line struct {
 func lines(t *testing.T, f func(t *testing.T, h *harness, l *line)) {
 	for _, target := range []string{"/", Path} {
 		bubble(t, nil, func(t *testing.T, h *harness) {
-			conn, err := h.lis.dial(context.Background(), "", "")
+			conn, err := h.lis.Dial()
 			if err != nil {
 				t.Fatal(err)
 			}

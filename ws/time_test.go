@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"holdfast/internal/testkit/pipes"
 	"holdfast/session"
 )
 
@@ -111,10 +112,10 @@ func bubble(t *testing.T, edit func(*Config), f func(t *testing.T, c *rawClient,
 		if err != nil {
 			t.Fatal(err)
 		}
-		ln := newMemListener()
+		ln := pipes.New()
 		web := &http.Server{Handler: srv, ReadHeaderTimeout: time.Minute}
 		go func() { _ = web.Serve(ln) }()
-		conn, err := ln.dial(t.Context(), "", "")
+		conn, err := ln.Dial()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"holdfast/internal/testkit/pipes"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +30,7 @@ type harness struct {
 	t    testing.TB
 	pool *Pool
 	web  *http.Server
-	lis  *pipes
+	lis  *pipes.Listener
 	take bool // connections are taken
 
 	release chan struct{} // ends a "watch"
@@ -41,7 +43,7 @@ type harness struct {
 }
 
 func newHarness(t testing.TB, take bool) *harness {
-	h := &harness{t: t, take: take, lis: &pipes{conns: make(chan net.Conn), done: make(chan struct{})}, release: make(chan struct{})}
+	h := &harness{t: t, take: take, lis: pipes.New(), release: make(chan struct{})}
 	h.pool = NewPool(Config{Path: path, Idle: time.Minute, Head: 10 * time.Second, Write: 30 * time.Second})
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, h.poll)
@@ -150,28 +152,6 @@ func (h *harness) wake() {
 	h.held = nil
 }
 
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, io.EOF
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
-
 // client is the other end of a connection.
 type client struct {
 	t    testing.TB
@@ -180,9 +160,11 @@ type client struct {
 }
 
 func (h *harness) dial() *client {
-	a, b := net.Pipe()
-	h.lis.conns <- a
-	return &client{t: h.t, conn: b, r: bufio.NewReader(b)}
+	conn, err := h.lis.Dial()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return &client{t: h.t, conn: conn, r: bufio.NewReader(conn)}
 }
 
 func (c *client) write(s string) {

@@ -6,6 +6,7 @@
 //   - xmppclient is a model client with strict XEP-0198 bookkeeping, and a bare connection for ill-behaved ones;
 //   - boshclient is the same over BOSH, with strict bookkeeping of rids and answers;
 //   - redisproc and postgresproc run, kill and pause servers of Redis and PostgreSQL;
+//   - pipes is a listener in memory;
 //   - tally counts what was sent, acknowledged and delivered, and what was lost, repeated or out of order.
 //
 // Nothing but tests may import it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,7 +90,7 @@ func (c *Conn) Context() context.Context { return c.ctx }
 
 // Close closes the connection, unless it has been given back.
 func (c *Conn) Close() {
-	c.keep(nil)
+	c.keep()
 	c.cancel()
 	if !c.given {
 		_ = c.nc.Close()
@@ -107,40 +108,27 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.nc.Read(p)
 }
 
-// keep ends the reading of a request: what br has of the next one is kept, and the buffer given back.
-func (c *Conn) keep(br *bufio.Reader) {
-	if br == nil {
-		br = c.br
-	}
-	if br == nil {
+// keep ends the reading of a request: what its reader has of the next one is kept, and the buffer given back.
+func (c *Conn) keep() {
+	if c.br == nil {
 		return
 	}
-	if n := br.Buffered(); n > 0 {
-		more, _ := br.Peek(n) // cannot fail: they are there
-		rest := slices.Concat(more, c.ahead[c.from:c.to])
-		c.from, c.to = 0, len(rest)
-		if len(rest) > len(c.ahead) {
-			c.ahead = rest
-		} else {
-			copy(c.ahead, rest)
-		}
+	if n := c.br.Buffered(); n > 0 {
+		more, _ := c.br.Peek(n) // cannot fail: they are there
+		c.holds(more, c.ahead[c.from:c.to])
 	}
-	if c.br != nil {
-		c.br.Reset(nil)
-		readers.Put(c.br)
-		c.br = nil
-	}
+	c.br.Reset(nil)
+	readers.Put(c.br)
+	c.br = nil
 }
 
-// keepBehind keeps what comes behind what is kept already.
-func (c *Conn) keepBehind(more []byte) {
-	if len(more) == 0 {
-		return
-	}
-	all := slices.Concat(c.ahead[c.from:c.to], more)
+// holds makes what was read ahead this, in this order.
+func (c *Conn) holds(parts ...[]byte) {
+	all := slices.Concat(parts...)
 	c.from, c.to = 0, len(all)
-	if c.ahead = all; len(all) < aheadSize {
-		c.ahead = make([]byte, aheadSize)
+	if len(all) > len(c.ahead) {
+		c.ahead = all
+	} else {
 		copy(c.ahead, all)
 	}
 }
@@ -148,7 +136,7 @@ func (c *Conn) keepBehind(more []byte) {
 // Next reads the head of the next request. It reports false when there is none: the client has hung up or sent what is
 // no request, it was given back to net/http, or the Pool is drained.
 func (c *Conn) Next() (*http.Request, bool) {
-	c.keep(nil)
+	c.keep()
 	if c.last || !c.begins() {
 		return nil, false
 	}
@@ -264,10 +252,10 @@ func (c *Conn) SetReadDeadline(at time.Time) error { return c.nc.SetReadDeadline
 // Abandon says that the body of the request has not been read to its end.
 func (c *Conn) Abandon() { c.last = true }
 
-// Wait returns when Wake has been called since the last Wait, or calls of it have been answered by Waiter; and reports
-// whether the client has hung up instead.
+// Wait returns when Wake has been called, since the last Wait or what was last received from Woken. It reports whether the
+// client has hung up instead.
 func (c *Conn) Wait() (gone bool) {
-	c.keep(nil)
+	c.keep()
 	for {
 		if c.from == c.to {
 			c.from, c.to = 0, 0
@@ -300,7 +288,7 @@ func (c *Conn) Wait() (gone bool) {
 			_ = c.nc.SetReadDeadline(time.Time{})
 		}
 		c.mu.Unlock()
-		if err != nil && !(interrupted && timedOut(err)) {
+		if err != nil && !(interrupted && errors.Is(err, os.ErrDeadlineExceeded)) {
 			return true
 		}
 	}
@@ -346,11 +334,6 @@ func (c *Conn) Watch() (ctx context.Context, stop func()) {
 	}
 }
 
-func timedOut(err error) bool {
-	t, ok := err.(interface{ Timeout() bool })
-	return ok && t.Timeout()
-}
-
 // Field is a field of a response.
 type Field struct{ Name, Value string }
 
@@ -363,7 +346,7 @@ var outputs = sync.Pool{New: func() any { return &output{make([]byte, 0, 2<<10)}
 // Reply writes a response; Date, Content-Length and Connection need not be among its fields. After an error, and after the last
 // response of a connection, Next reports false.
 func (c *Conn) Reply(status int, fields []Field, body []byte) error {
-	c.keep(nil)
+	c.keep()
 	c.last = c.last || c.pool.door.IsShut()
 	o := outputs.Get().(*output)
 	b := o.b[:0]
@@ -421,7 +404,7 @@ func (c *Conn) linger() {
 
 // giveBack has net/http go on with the connection, from where the last request ended.
 func (c *Conn) giveBack() {
-	c.keep(nil)
+	c.keep()
 	c.given = true
 	_ = c.nc.SetReadDeadline(time.Time{})
 	back := &replay{Conn: c.nc, ahead: bytes.Clone(c.ahead[c.from:c.to])} // Take takes it off again

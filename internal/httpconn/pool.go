@@ -68,11 +68,12 @@ func (p *Pool) Take(w http.ResponseWriter, r *http.Request) *Conn {
 	}
 	c := &Conn{pool: p, web: web, nc: nc, remote: r.RemoteAddr, ahead: make([]byte, aheadSize), wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.keep(rw.Reader)
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // cannot fail: they are there
+	var rest []byte
 	if back, ok := nc.(*replay); ok { // it has been here before
-		c.nc = back.Conn
-		c.keepBehind(back.ahead)
+		c.nc, rest = back.Conn, back.ahead
 	}
+	c.holds(early, rest)
 	c.set(busy)
 	p.mu.Lock()
 	p.conns[c] = struct{}{}

@@ -7,7 +7,6 @@ var (
 	corsMethods    = []string{"POST, GET, OPTIONS"}
 	corsHeaders    = []string{"Content-Type"}
 	corsMaxAge     = []string{"7200"}
-	textXML        = []string{"text/xml; charset=utf-8"}
 	allowedMethods = []string{"GET, HEAD, POST, OPTIONS"}
 )
 

@@ -123,7 +123,7 @@ func (s *Server) settings(b *body) *transport {
 		if !ok {
 			return nil
 		}
-		t.content = []string{v}
+		t.content = v
 	}
 	if b.hasAck {
 		t.acks = string(b.ack) == "1"

@@ -64,11 +64,7 @@ func (s *Server) Serve(ctx context.Context, request []byte) []byte {
 	if !c.readRequest(request) {
 		c.refuse(badRequest, false)
 	} else {
-		s.serve(ctx, c)
-		c.release()
-		if c.held != nil {
-			c.held.await(ctx, c)
-		}
+		s.attend(ctx, c)
 	}
 	return appendResponse(nil, c)
 }
@@ -111,7 +107,7 @@ func appendResponse(dst []byte, c *call) []byte {
 		c.status, c.content = 0, textXML
 	}
 	dst = binary.BigEndian.AppendUint16(append(dst, forwardVersion, flags), uint16(c.status))
-	dst = append(append(dst, byte(len(c.content[0]))), c.content[0]...)
+	dst = append(append(dst, byte(len(c.content))), c.content...)
 	if c.out != nil {
 		dst = append(dst, c.out.b...)
 	}
@@ -127,10 +123,7 @@ func (c *call) readResponse(b []byte) bool {
 	if !c.aborted && (c.status < http.StatusOK || c.status > 599) {
 		return false
 	}
-	c.content = textXML
-	if v := string(b[5 : 5+int(b[4])]); v != textXML[0] {
-		c.content = []string{v}
-	}
+	c.content = string(b[5 : 5+int(b[4])])
 	if c.out == nil {
 		c.out = outbufs.Get().(*outbuf)
 	}

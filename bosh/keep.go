@@ -76,7 +76,7 @@ func (t *transport) appendStatic(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(t.inactivity/time.Second))
 	addr, _ := t.peer.Addr.MarshalBinary() // it does not fail
 	b = appendBytes(b, addr)
-	b = appendBytes(b, []byte(t.content[0]))
+	b = appendBytes(b, []byte(t.content))
 	return appendBytes(b, []byte(t.lang))
 }
 
@@ -185,10 +185,7 @@ func (s *Server) revive(sid string, state []byte) (*transport, error) {
 		return nil, errState
 	}
 	t.peer = session.Peer{Addr: addr, Secure: flags&keptSecure != 0, Kind: "bosh"}
-	t.content = textXML
-	if v := string(r.bytes()); v != textXML[0] {
-		t.content = []string{v}
-	}
+	t.content = string(r.bytes())
 	t.lang = string(r.bytes())
 	if flags&keptKeys != 0 {
 		copy(t.keys.want[:], r.take(uint64(len(key{}))))

@@ -17,7 +17,10 @@ import (
 	"holdfast/stanza"
 )
 
-const keepSize = 64 << 10 // larger buffers are not kept
+const (
+	keepSize = 64 << 10 // larger buffers are not kept
+	textXML  = "text/xml; charset=utf-8"
+)
 
 // inbox takes one request: its bytes and what the scan finds in them.
 type inbox struct {
@@ -59,8 +62,8 @@ type call struct {
 	rid  uint64
 
 	status  int
-	retry   bool     // the client is to come back
-	content []string // Content-Type
+	retry   bool   // the client is to come back
+	content string // Content-Type
 	out     *outbuf
 	aborted bool // there is nobody to answer
 	// forwarded: another node looks for the session here.
@@ -96,7 +99,7 @@ func (c *call) free() {
 }
 
 // answer makes r the answer.
-func (c *call) answer(r *response, legacy bool, content []string) {
+func (c *call) answer(r *response, legacy bool, content string) {
 	c.status, c.content = r.status(legacy), content
 	c.retry = c.status == http.StatusServiceUnavailable
 	if c.out == nil {
@@ -127,19 +130,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := newCall()
-	if s.receive(c, r, http.NewResponseController(w)) {
+	received := s.receive(c, r, http.NewResponseController(w))
+	if received {
 		if conn := s.conns.Take(w, r); conn != nil {
 			go s.converse(conn, c)
 			return
 		}
-		defer c.free()
-		s.serve(r.Context(), c)
-	} else {
-		defer c.free()
 	}
-	c.release()
-	if c.held != nil {
-		c.held.await(r.Context(), c)
+	defer c.free()
+	if received {
+		s.attend(r.Context(), c)
 	}
 	if c.aborted {
 		panic(http.ErrAbortHandler) // closes the connection, without a word
@@ -159,11 +159,7 @@ func (s *Server) converse(conn *httpconn.Conn, c *call) {
 	line := &waiter{wake: conn.Woken(), conn: conn}
 	for {
 		c.line = line
-		s.serve(conn.Context(), c)
-		c.release()
-		if c.held != nil {
-			c.held.await(conn.Context(), c)
-		}
+		s.attend(conn.Context(), c)
 		if !s.reply(c) {
 			return
 		}
@@ -184,7 +180,6 @@ func (s *Server) next(line *waiter) *call {
 	if s.receive(c, r, line.conn) {
 		return c
 	}
-	c.release()
 	line.conn.Abandon()
 	s.reply(c)
 	return nil
@@ -341,6 +336,16 @@ func (in *inbox) sidOf(raw []byte) string {
 		}
 	}
 	return ""
+}
+
+// attend sees to a request that is in the inbox until it has its answer, however long it is held. The inbox it does not need
+// that long.
+func (s *Server) attend(ctx context.Context, c *call) {
+	s.serve(ctx, c)
+	c.release()
+	if c.held != nil {
+		c.held.await(ctx, c)
+	}
 }
 
 // serve answers a request that is in the inbox, or has it held.

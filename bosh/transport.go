@@ -23,9 +23,9 @@ type transport struct {
 	inactivity time.Duration
 	hold       int
 	requests   uint64
-	legacy     bool     // the client sent no 'ver': it expects HTTP's errors
-	acks       bool     // the client says which responses it has
-	content    []string // Content-Type of all responses
+	legacy     bool   // the client sent no 'ver': it expects HTTP's errors
+	acks       bool   // the client says which responses it has
+	content    string // Content-Type of all responses
 	lang       string
 	ver        string // what the first response says
 

@@ -17,7 +17,7 @@ const mostFields = 6
 // otherwise.
 func (s *Server) render(c *call, all []httpconn.Field) (_ []httpconn.Field, body []byte, z *outbuf) {
 	body = c.out.b
-	all = append(all, httpconn.Field{Name: "Content-Type", Value: c.content[0]})
+	all = append(all, httpconn.Field{Name: "Content-Type", Value: c.content})
 	if by := readableBy(c.origin, c.may); by != "" {
 		all = append(all, httpconn.Field{Name: "Access-Control-Allow-Origin", Value: by})
 	}

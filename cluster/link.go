@@ -89,7 +89,6 @@ func (l *link) forward(user stanza.Addr, m Message, o Origin, w why) (term uint6
 	}
 	switch w {
 	case toHome:
-		var ok bool
 		if m.Term, ok = l.n.homes.sent(user, l.to, seq, m.Term); !ok {
 			return 0, false, nil
 		}

@@ -41,6 +41,8 @@ const (
 	opSettle  // is what came over it settled?
 	opSettled // it is
 	opKeep    // what the transport needs to go on at another node
+
+	opHosted // a stanza for an address that is no user's
 )
 
 // here reports whether a user is served by this node.
@@ -164,12 +166,16 @@ func (sv *Service) locate(e *stanza.Element, kind stanza.Kind) (nowhere stanza.A
 		return nowhere, nil
 	}
 	to, err := e.AddrAttr("to")
-	if err != nil || to.Local() == "" || !sv.Local(to) {
+	hosted := err == nil && sv.hosts(to)
+	if err != nil || to.Local() == "" || !hosted && !sv.Local(to) {
 		return nowhere, nil // dispatch answers
 	}
 	user := to.Bare()
 	if _, known := sv.cluster.Where(user); known {
 		return nowhere, nil
+	}
+	if hosted {
+		return nowhere, sv.cluster.Locate(sv.intake, user, true)
 	}
 	claim := false
 	switch kind {
@@ -242,6 +248,10 @@ func (sv *Service) doErrand(x errand) {
 		sv.probed(x.user, x.st)
 	case opReply:
 		sv.sendHere(x.st.To, x.st)
+	case opHosted:
+		if err := sv.toHosted(nil, x.st); err != nil {
+			sv.log.Error("presence not delivered", "error", err)
+		}
 	case opArrives:
 		if err := sv.arrives(x.user, x.st.From.Bare(), x.st); err != nil {
 			sv.log.Error("subscription not carried out", "error", err)

@@ -51,13 +51,13 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 			s.mu.Unlock()
 			continue
 		}
-		if s.overLocked(size) {
+		if s.hosted == nil && s.overLocked(size) {
 			s.spilling = true
 			s.mu.Unlock()
 			go sv.spill(s)
 			continue
 		}
-		detached = detached || s.stream == nil
+		detached = detached || s.away()
 		d.targets = append(d.targets, s)
 		d.rec.Targets = append(d.rec.Targets, journal.Target{Session: s.ord, Pos: s.out.next()})
 	}
@@ -96,9 +96,12 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 	}
 	for _, s := range d.targets {
 		e.flags &^= held
-		if s.stream == nil {
+		switch {
+		case s.away():
 			e.flags |= held
-		} else {
+		case s.hosted != nil:
+			d.wake = append(d.wake, s.hosted)
+		default:
 			d.wake = append(d.wake, s.stream.transport)
 		}
 		s.out.push(e)
@@ -109,7 +112,7 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		s.mu.Unlock()
 	}
 	for _, t := range d.wake {
-		if hold {
+		if _, inside := t.(*hosted); hold && !inside { // what it sends is recorded behind this
 			sv.park(t, e.pos)
 		} else {
 			t.Wake()
@@ -152,6 +155,9 @@ func (s *Session) rememberHad(id stanza.ID) {
 	}
 	s.had = append(s.had, id)
 }
+
+// away reports whether nobody takes what the session is sent now. The caller holds mu.
+func (s *Session) away() bool { return s.stream == nil && s.hosted == nil }
 
 // counts reports whether the stanza being handled is one that a journal record should name: its sender will hear of
 // it in <a h/>.
@@ -246,7 +252,7 @@ func (sv *Service) bounce(st *stanza.Stanza, cond mstanza.Error) {
 
 // sendTo gives a stanza of the gateway's own to whoever has the address, if somebody does.
 func (sv *Service) sendTo(to stanza.Addr, st *stanza.Stanza) {
-	if !sv.Local(to) {
+	if !sv.Local(to) && !sv.hosts(to) {
 		return
 	}
 	if !sv.here(to.Bare()) && sv.sendElsewhere(to.Bare(), st) {
@@ -275,6 +281,12 @@ func (sv *Service) sendElsewhere(user stanza.Addr, st *stanza.Stanza) bool {
 }
 
 func (sv *Service) sendHere(to stanza.Addr, st *stanza.Stanza) {
+	if sv.hosts(to) {
+		if err := sv.toHosted(nil, st); err != nil {
+			sv.log.Error("stanza not delivered", "error", err)
+		}
+		return
+	}
 	if to.IsFull() {
 		if ok, err := sv.router.Direct(to, nil, st); err != nil {
 			sv.log.Error("stanza not delivered", "error", err)

@@ -42,6 +42,7 @@ type world struct {
 	journal  *fakeJournal
 	ended    *fakeEnded
 	pause    func() // in a mesh: lets what is under way arrive
+	tune     func(*Service)
 }
 
 const (
@@ -73,6 +74,9 @@ func newWorld(t tester, edit ...func(*Config, *Parts)) *world {
 func (w *world) start() {
 	w.parts.Metrics = NewMetrics(prometheus.NewRegistry())
 	w.sv = New(w.cfg, []stanza.Addr{stanza.MustParseAddr(testDomain), stanza.MustParseAddr(otherDomain)}, w.parts)
+	if w.tune != nil {
+		w.tune(w.sv)
+	}
 }
 
 func (w *world) stop() { w.sv.Close() }
@@ -540,6 +544,7 @@ type fakeJournal struct {
 	settled int           // calls of Settle that succeeded
 	away    chan struct{} // when not nil, Settle waits for it
 	guard   func()        // called with each append but those of links
+	left    int           // records until it dies, 0 for never
 
 	// Where appends take a way over the network, ahead is true; see Sendable.
 	ahead      bool
@@ -559,8 +564,26 @@ func (j *fakeJournal) append(k journal.Kind, b []byte) error {
 	defer j.mu.Unlock()
 	if j.err == nil {
 		j.records = append(j.records, logged{k, b})
+		if j.left > 0 {
+			if j.left--; j.left == 0 {
+				j.err = errJournal
+			}
+		}
 	}
 	return j.err
+}
+
+// dieAfter has it take so many records more and no other; with 0 it lives.
+func (j *fakeJournal) dieAfter(records int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.left, j.err = records, nil
+}
+
+func (j *fakeJournal) dead() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err != nil
 }
 
 // log is append for what sessions write.

@@ -130,15 +130,18 @@ func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 		to = s.addr.Bare() // RFC 6120 §10.3.1
 	}
 	edit := stanza.Edit{From: s.addr, To: to, Without: serversWords, DelayBy: sv.ours}
-	if sv.here(to.Bare()) {
+	local := sv.Local(to)
+	if local && sv.here(to.Bare()) {
 		edit.ID, edit.IDBy = stanza.NewID(), to.Bare() // else the home gives it one
 	}
 	st := e.Rewrite(edit)
-	if !sv.Local(to) {
+	switch {
+	case !local && !sv.hosts(to):
 		return s.reply(st, remoteServerNotFound)
-	}
-	if to.Local() == "" {
+	case to.Local() == "":
 		return s.reply(st, serviceUnavailable) // nobody reads the domain's mail
+	case !local:
+		return sv.sendHosted(s, st)
 	}
 	if st.Payloads()&(stanza.ReceiptReceived|stanza.MarkerReceived|stanza.MarkerDisplayed|stanza.MarkerAcknowledged) != 0 {
 		s.proofSent(st)

@@ -73,6 +73,8 @@ func (s *Session) iq(e *stanza.Element, to stanza.Addr) error {
 		return s.reply(st, badRequest)
 	}
 	switch {
+	case sv.hosts(target):
+		return s.iqHosted(st)
 	case !sv.Local(target):
 		return s.reply(st, remoteServerNotFound)
 	case own, to.Local() == "" && to.IsBare():
@@ -99,6 +101,18 @@ func (s *Session) iq(e *stanza.Element, to stanza.Addr) error {
 		return err
 	}
 	return sv.account(s, st)
+}
+
+// iqHosted takes an IQ for the Host or who is hosted there.
+func (s *Session) iqHosted(st *stanza.Stanza) error {
+	if st.To.Local() != "" {
+		return s.sv.sendHosted(s, st)
+	}
+	if typ := string(st.TypeRaw()); typ != "get" && typ != "set" {
+		return nil
+	}
+	inner, err := s.sv.host.Answer(s.sv.ctx, st)
+	return s.answer(st, inner, err)
 }
 
 // account answers a request to another user's bare address on that user's behalf (RFC 6121 §8.5.2.1.3): who may see
@@ -129,6 +143,11 @@ func (s *Session) serve(st *stanza.Stanza) error {
 		return s.reply(st, serviceUnavailable)
 	}
 	inner, err := h(s, st, payload)
+	return s.answer(st, inner, err)
+}
+
+// answer sends what a request came to.
+func (s *Session) answer(st *stanza.Stanza, inner []byte, err error) error {
 	if errors.Is(err, errNoReply) {
 		return nil
 	}
@@ -136,7 +155,7 @@ func (s *Session) serve(st *stanza.Stanza) error {
 		if cond, ok := stanzaError(err); ok {
 			return s.reply(st, cond)
 		}
-		s.log.Error("request not answered", "namespace", string(payload.Space()), "error", err)
+		s.log.Error("request not answered", "namespace", string(st.Child(0).Space()), "error", err)
 		return s.reply(st, internalServerError)
 	}
 	return s.send(nil, stanza.Result(st, inner))
@@ -259,6 +278,11 @@ func discoItems(s *Session, st *stanza.Stanza, q stanza.Child) ([]byte, error) {
 	}
 	if q.Attr("node") != "" {
 		return nil, errNoNode
+	}
+	if host := s.sv.host; host != nil && st.To.Local() == "" {
+		if addr, ok := host.Under(st.To.Domain()); ok {
+			return []byte("<query xmlns='" + nsDiscoItems + "'><item jid='" + escaped(addr.String()) + "'/></query>"), nil
+		}
 	}
 	return []byte("<query xmlns='" + nsDiscoItems + "'/>"), nil
 }

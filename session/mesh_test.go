@@ -444,3 +444,9 @@ func (m *mesh) atHome(n *node, user string, sessions int) {
 		}
 	}
 }
+
+func (m *mesh) homeOf(a string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.keys[stanza.MustParseAddr(a)]
+}

@@ -96,27 +96,32 @@ func (sv *Service) Register(reg prometheus.Registerer) {
 	desc := prometheus.NewDesc("holdfast_session_sessions", "Sessions by state: attached to a transport, or detached and waiting.", []string{"state"}, nil)
 	queued := prometheus.NewDesc("holdfast_session_outbox_stanzas", "Stanzas that wait for an acknowledgement.", nil, nil)
 	bytes := prometheus.NewDesc("holdfast_session_outbox_bytes", "Bytes of stanzas that wait for an acknowledgement.", nil, nil)
-	reg.MustRegister(gauges{sv, desc, queued, bytes})
+	hosted := prometheus.NewDesc("holdfast_session_hosted", "Addresses that the gateway itself serves at present: rooms in use.", nil, nil)
+	reg.MustRegister(gauges{sv, desc, hosted, queued, bytes})
 }
 
 type gauges struct {
-	sv                     *Service
-	sessions, queued, size *prometheus.Desc
+	sv                             *Service
+	sessions, hosted, queued, size *prometheus.Desc
 }
 
 func (g gauges) Describe(ch chan<- *prometheus.Desc) {
 	ch <- g.sessions
+	ch <- g.hosted
 	ch <- g.queued
 	ch <- g.size
 }
 
 func (g gauges) Collect(ch chan<- prometheus.Metric) {
-	var attached, detached, stanzas, size int
+	var attached, detached, hosted, stanzas, size int
 	for _, s := range g.sv.all() {
 		s.mu.Lock()
-		if s.stream != nil {
+		switch {
+		case s.hosted != nil:
+			hosted++
+		case s.stream != nil:
 			attached++
-		} else {
+		default:
 			detached++
 		}
 		stanzas += s.out.n
@@ -125,6 +130,9 @@ func (g gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(g.sessions, prometheus.GaugeValue, float64(attached), "attached")
 	ch <- prometheus.MustNewConstMetric(g.sessions, prometheus.GaugeValue, float64(detached), "detached")
+	if g.sv.host != nil {
+		ch <- prometheus.MustNewConstMetric(g.hosted, prometheus.GaugeValue, float64(hosted))
+	}
 	ch <- prometheus.MustNewConstMetric(g.queued, prometheus.GaugeValue, float64(stanzas))
 	ch <- prometheus.MustNewConstMetric(g.size, prometheus.GaugeValue, float64(size))
 }

@@ -288,6 +288,32 @@ type Moving interface {
 	Release(ctx context.Context, user stanza.Addr) error
 }
 
+// Host serves addresses that are no users': rooms (XEP-0045).
+type Host interface {
+	// Serves says whether a domain's addresses are the Host's. It is cheap.
+	Serves(domain string) bool
+	// Under names the Host's own address below one of our domains, if it has one there.
+	Under(domain string) (addr stanza.Addr, ok bool)
+	// Answer answers a request to such an own address, as an iqHandler does.
+	Answer(ctx context.Context, iq *stanza.Stanza) (content []byte, err error)
+	// Open makes who is at an address of what Resident.State returned, which is all it looks at then; without it, of what
+	// is in the kept stores.
+	Open(ctx context.Context, addr stanza.Addr, state []byte) (Resident, error)
+}
+
+// Resident is who is at an address of a Host. One goroutine at a time calls its methods.
+type Resident interface {
+	// Handle takes the next stanza and calls send for what is to be sent, with the addresses that it is to have. What
+	// that is depends on the stanzas that came before and on nothing else.
+	Handle(st *stanza.Stanza, send func(st *stanza.Stanza, from, to stanza.Addr))
+	// State is all that is known.
+	State() []byte
+	// Save brings into the kept stores what is to be there and is not.
+	Save(ctx context.Context) error
+	// Idle says that, when Save succeeded, nothing else has to be remembered.
+	Idle() bool
+}
+
 // Ended remembers sessions that are over, for <failed h='…'/> (XEP-0198 §5).
 type Ended interface {
 	Remember(token string, user stanza.Addr, h uint32)

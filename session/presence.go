@@ -267,7 +267,8 @@ func (s *Session) directedPresence(e *stanza.Element, to stanza.Addr, available 
 		return nil
 	}
 	st := e.Rewrite(stanza.Edit{From: s.addr, To: to, Without: serversWords, DelayBy: s.sv.ours})
-	if !s.sv.Local(to) {
+	hosted := s.sv.hosts(to)
+	if !hosted && !s.sv.Local(to) {
 		return s.reply(st, remoteServerNotFound)
 	}
 	s.mu.Lock()
@@ -287,6 +288,9 @@ func (s *Session) directedPresence(e *stanza.Element, to stanza.Addr, available 
 	s.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if hosted && to.Local() != "" {
+		return s.sv.sendHosted(s, st)
 	}
 	s.sv.passPresence(to, st)
 	return nil
@@ -310,6 +314,8 @@ func (s *Session) direct(to stanza.Addr) bool {
 // passPresence delivers presence to a bare or full address (§8.5.2.1.2, §8.5.3.1).
 func (sv *Service) passPresence(to stanza.Addr, st *stanza.Stanza) {
 	switch {
+	case sv.hosts(to):
+		sv.partHosted(to, st)
 	case to.IsFull() && !sv.here(to.Bare()):
 		sv.errands.add(errand{user: to.Bare(), op: opShow, st: st})
 	case to.IsFull():

@@ -172,7 +172,7 @@ func (sv *Service) refused(ctx context.Context, p *Session, m Message, why error
 	}
 	sv.log.Error("message of another node refused", "op", m.Op, "from", p.peer, "error", why)
 	switch m.Op {
-	case opMessage, opDirect, opAccount:
+	case opMessage, opDirect, opAccount, opHosted:
 		if st, err := stanza.Parse(append([]byte(nil), m.Payload...), stanza.ID{}); err == nil {
 			return p.reply(st, internalServerError)
 		}
@@ -327,6 +327,8 @@ func (sv *Service) carryOutFor(p *Session, user stanza.Addr, m Message) error {
 		return sv.atHome(p, user, m, func() error { return sv.account(p, st) })
 	case opReply:
 		return sv.atHome(p, user, m, func() error { sv.sendHere(st.To, st); return nil })
+	case opHosted:
+		return sv.atHome(p, user, m, func() error { return sv.toHosted(p, st) })
 	}
 	sv.log.Error("message of another node not understood", "op", m.Op)
 	return nil

@@ -52,6 +52,9 @@ func (sv *Service) build(r Restored, shared map[stanza.ID]*copies) (*Session, er
 		rebuilt: true,
 		stored:  true, // perhaps only by the journal; taking out a row that is not there does no harm
 	}
+	if sv.hosts(s.addr) {
+		s.hosted = &hosted{s: s}
+	}
 	if r.State.Flags&stateReceipts != 0 {
 		s.receiptsKnown.Store(receiptsSent)
 	}
@@ -144,6 +147,10 @@ func (sv *Service) publishLocked(t Table, s *Session) {
 
 // startClock lets a session that came from elsewhere expire when its time is over, which may be now.
 func (sv *Service) startClock(s *Session, now time.Time) {
+	if s.hosted != nil {
+		s.hosted.Wake()
+		return
+	}
 	s.mu.Lock()
 	left := s.patienceLocked() - now.Sub(s.detached)
 	waits := left > 0

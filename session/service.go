@@ -28,6 +28,7 @@ type Parts struct {
 	Ended     Ended
 	Cluster   Cluster // nil on one machine
 	Moving    Moving  // with Cluster
+	Host      Host    // nil where there are no rooms
 	// MayReach says whether a user may send something to another one; nil: everybody may.
 	MayReach func(user, to stanza.Addr) bool
 	Metrics  *Metrics
@@ -58,6 +59,7 @@ type Service struct {
 	over     Ended
 	cluster  Cluster // nil on one machine
 	moving   Moving
+	host     Host // nil where there are no rooms
 	mayReach func(user, to stanza.Addr) bool
 	metrics  *Metrics
 	log      *slog.Logger
@@ -71,6 +73,11 @@ type Service struct {
 	ctx   context.Context // ends with Close
 	stop  context.CancelFunc
 	loops sync.WaitGroup
+
+	hosting     context.Context // ends with StopHosting
+	stopHosting context.CancelFunc
+	hostLoops   sync.WaitGroup
+	noteEvery   int // noteStanzas, fewer in tests
 
 	intake       context.Context // ends with Drain: what waits for room gives up
 	refuseIntake context.CancelFunc
@@ -110,7 +117,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 		cfg: cfg, domains: make(map[string]stanza.Addr, len(domains)), first: domains[0],
 		auth: p.Auth, accounts: p.Accounts, roster: p.Roster, subs: p.Subs, mailbox: p.Mailbox,
 		receipts: p.Receipts, journal: p.Journal, over: p.Ended, metrics: p.Metrics, log: p.Log,
-		cluster: p.Cluster, moving: p.Moving, mayReach: p.MayReach,
+		cluster: p.Cluster, moving: p.Moving, host: p.Host, noteEvery: noteStanzas, mayReach: p.MayReach,
 		register: p.Registration, version: p.Version,
 		seed: maphash.MakeSeed(), sessions: make(map[uint64]*Session), tokens: make(map[string]*Session), sids: make(map[string]*Session),
 		peers: make(map[string]*Session), parkedFor: make(map[stanza.Addr]int), proxies: make(map[string]*proxy), relays: make(map[string]*relay),
@@ -123,6 +130,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
 	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(!p.NoStorage, sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)
 	sv.ctx, sv.stop = context.WithCancel(context.Background())
+	sv.hosting, sv.stopHosting = context.WithCancel(sv.ctx)
 	sv.intake, sv.refuseIntake = context.WithCancel(sv.ctx)
 	sv.settle.wake = make(chan struct{}, 1)
 	sv.iqs = sv.handlers()
@@ -156,6 +164,7 @@ func (sv *Service) Local(a stanza.Addr) bool {
 // Close ends the background work. Streams must be gone before.
 func (sv *Service) Close() {
 	sv.stop()
+	sv.StopHosting()
 	sv.loops.Wait()
 	sv.mu.Lock()
 	defer sv.mu.Unlock()

@@ -32,6 +32,8 @@ type Session struct {
 	peer string
 	heir bool
 
+	hosted *hosted // of an address that is no client's
+
 	// receiptsKnown tells what is known of the client's support for XEP-0184.
 	receiptsKnown atomic.Uint32
 

@@ -427,8 +427,11 @@ func (h *hosted) note() error {
 func (h *hosted) rest() bool {
 	sv := h.s.sv
 	ctx, cancel := context.WithTimeout(sv.hosting, savePatience)
-	err := h.resident.Save(ctx)
+	changed, err := h.resident.Save(ctx)
 	cancel()
+	if err == nil && changed {
+		err = h.note()
+	}
 	if err != nil {
 		if sv.hosting.Err() != nil {
 			return false

@@ -26,7 +26,6 @@ type parties struct {
 	saved map[stanza.Addr][]byte
 	err   error // of Open without a state, and of Save
 	opens int
-	saves int
 }
 
 const partyDomain = "parties." + testDomain
@@ -111,14 +110,13 @@ func (x *party) State() []byte {
 	return []byte(s)
 }
 
-func (x *party) Save(context.Context) error {
+func (x *party) Save(context.Context) (bool, error) {
 	x.host.mu.Lock()
 	defer x.host.mu.Unlock()
-	x.host.saves++
 	if x.host.err == nil {
 		x.host.saved[x.addr] = x.State()
 	}
-	return x.host.err
+	return x.count%2 == 1, x.host.err
 }
 
 func (x *party) Idle() bool { return len(x.guests) == 0 }
@@ -183,18 +181,19 @@ func TestHostAddress(t *testing.T) {
 	inParty(t, func(t *testing.T, w *world, _ *parties) {
 		juliet := w.bound("juliet/a")
 		for raw, want := range map[string]string{
-			"<iq xmlns='jabber:client' type='get' id='1' to='" + partyDomain + "'><ping xmlns='urn:xmpp:ping'/></iq>":                               "iq result 1",
-			"<iq xmlns='jabber:client' type='get' id='2' to='" + partyDomain + "'><query xmlns='jabber:iq:version'/></iq>":                          "iq error 2 item-not-found",
-			"<iq xmlns='jabber:client' type='get' id='3' to='other." + testDomain + "'><ping xmlns='urn:xmpp:ping'/></iq>":                          "iq error 3 remote-server-not-found",
-			"<message xmlns='jabber:client' id='4' to='" + partyDomain + "'><body>x</body></message>":                                               "message error " + partyDomain + " service-unavailable",
-			"<presence xmlns='jabber:client' id='5' to='x@other." + testDomain + "'/>":                                                              "presence error x@other." + testDomain + " remote-server-not-found",
-			"<iq xmlns='jabber:client' type='get' id='6' to='" + testDomain + "'><query xmlns='http://jabber.org/protocol/disco#items'/></iq>":      "iq result 6",
-			"<iq xmlns='jabber:client' type='get' id='7' to='x@" + partyDomain + "/y'><query xmlns='http://jabber.org/protocol/disco#items'/></iq>": "iq result 7",
-			"<presence xmlns='jabber:client' type='subscribe' id='8' to='x@" + partyDomain + "'/>":                                                  "presence error x@" + partyDomain + " remote-server-not-found",
-			"<iq xmlns='jabber:client' type='result' id='9' to='" + partyDomain + "'/>":                                                             "",
-			"<presence xmlns='jabber:client' type='unavailable' to='" + partyDomain + "'/>":                                                         "",
-			"<message xmlns='jabber:client' type='error' to='x@" + partyDomain + "'><error/></message>":                                             "",
-			"<message xmlns='jabber:client' id='10' to='x@" + partyDomain + "' type='groupchat'><body>nobody is here</body></message>":              "",
+			"<iq xmlns='jabber:client' type='get' id='1' to='" + partyDomain + "'><ping xmlns='urn:xmpp:ping'/></iq>":                                    "iq result 1",
+			"<iq xmlns='jabber:client' type='get' id='2' to='" + partyDomain + "'><query xmlns='jabber:iq:version'/></iq>":                               "iq error 2 item-not-found",
+			"<iq xmlns='jabber:client' type='get' id='3' to='other." + testDomain + "'><ping xmlns='urn:xmpp:ping'/></iq>":                               "iq error 3 remote-server-not-found",
+			"<message xmlns='jabber:client' id='4' to='" + partyDomain + "'><body>x</body></message>":                                                    "message error " + partyDomain + " service-unavailable",
+			"<presence xmlns='jabber:client' id='5' to='x@other." + testDomain + "'/>":                                                                   "presence error x@other." + testDomain + " remote-server-not-found",
+			"<iq xmlns='jabber:client' type='get' id='6' to='" + testDomain + "'><query xmlns='http://jabber.org/protocol/disco#items'/></iq>":           "iq result 6",
+			"<iq xmlns='jabber:client' type='get' id='7' to='x@" + partyDomain + "/y'><query xmlns='http://jabber.org/protocol/disco#items'/></iq>":      "iq result 7",
+			"<presence xmlns='jabber:client' type='subscribe' id='8' to='x@" + partyDomain + "'/>":                                                       "presence error x@" + partyDomain + " remote-server-not-found",
+			"<iq xmlns='jabber:client' type='result' id='9' to='" + partyDomain + "'/>":                                                                  "",
+			"<presence xmlns='jabber:client' type='unavailable' to='" + partyDomain + "'/>":                                                              "",
+			"<message xmlns='jabber:client' type='error' to='x@" + partyDomain + "'><error/></message>":                                                  "",
+			"<message xmlns='jabber:client' id='10' to='x@" + partyDomain + "' type='groupchat'><body>nobody is here</body></message>":                   "",
+			"<message xmlns='jabber:client' id='11' to='x@" + partyDomain + "' type='groupchat'><amp xmlns='http://jabber.org/protocol/amp'/></message>": "message error x@" + partyDomain + " feature-not-implemented",
 		} {
 			juliet.send(raw)
 			if want == "" {

@@ -116,6 +116,7 @@ var (
 	policyViolation      = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.PolicyViolation}
 	internalServerError  = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.InternalServerError}
 	badRequest           = mstanza.Error{Type: mstanza.Modify, Condition: mstanza.BadRequest}
+	noRules              = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.FeatureNotImplemented}
 	errNoNode            = mstanza.Error{Type: mstanza.Cancel, Condition: mstanza.ItemNotFound} // of disco, XEP-0013
 )
 
@@ -140,6 +141,8 @@ func (s *Session) message(e *stanza.Element, to stanza.Addr) error {
 		return s.reply(st, remoteServerNotFound)
 	case to.Local() == "":
 		return s.reply(st, serviceUnavailable) // nobody reads the domain's mail
+	case !local && sv.cfg.AMP && st.Payloads()&stanza.AMP != 0:
+		return s.reply(st, noRules) // they are about one recipient
 	case !local:
 		return sv.sendHosted(s, st)
 	}

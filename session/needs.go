@@ -308,8 +308,8 @@ type Resident interface {
 	Handle(st *stanza.Stanza, send func(st *stanza.Stanza, from, to stanza.Addr))
 	// State is all that is known.
 	State() []byte
-	// Save brings into the kept stores what is to be there and is not.
-	Save(ctx context.Context) error
+	// Save brings into the kept stores what is to be there by now and is not, and says whether that changed the State.
+	Save(ctx context.Context) (changed bool, err error)
 	// Idle says that, when Save succeeded, nothing else has to be remembered.
 	Idle() bool
 }

@@ -19,6 +19,7 @@ import (
 	"holdfast/internal/proxy"
 	"holdfast/internal/redisx"
 	"holdfast/internal/sqlx"
+	"holdfast/muc"
 	"holdfast/offline"
 	"holdfast/packetcache"
 	"holdfast/receipts"
@@ -44,7 +45,7 @@ type Config struct {
 	LogLevel     slog.Level    `env:"LOG_LEVEL" desc:"debug, info, warn or error"`
 	LogFormat    string        `env:"LOG_FORMAT" desc:"text or json"`
 	Profile      bool          `env:"PROFILE" desc:"true serves /debug/pprof on the admin address"`
-	DatabaseURL  sqlx.URL      `env:"DATABASE_URL" desc:"where accounts, rosters and offline messages are kept: sqlite: (in the data directory, as when it is empty), sqlite:DIRECTORY, or postgres://user:password@host:port/database, which the gateways of a cluster share"`
+	DatabaseURL  sqlx.URL      `env:"DATABASE_URL" desc:"where accounts, rosters, offline messages and rooms are kept: sqlite: (in the data directory, as when it is empty), sqlite:DIRECTORY, or postgres://user:password@host:port/database, which the gateways of a cluster share"`
 
 	Proxy       proxy.Config
 	WS          ws.Config
@@ -55,6 +56,7 @@ type Config struct {
 	PacketCache packetcache.Config
 	Offline     offline.Config
 	Roster      roster.Config
+	MUC         muc.Config
 	Resume      resume.Config
 	ResumeRedis resume.RedisConfig
 	Redis       redisx.Config
@@ -70,7 +72,7 @@ func defaultConfig() Config {
 		DrainTimeout: 20 * time.Second, LogFormat: "text",
 		Proxy: proxy.DefaultConfig(), WS: ws.DefaultConfig(), BOSH: bosh.DefaultConfig(), Auth: auth.DefaultConfig(), Session: session.DefaultConfig(),
 		Receipts: receipts.DefaultConfig(), PacketCache: packetcache.DefaultConfig(), Offline: offline.DefaultConfig(),
-		Roster: roster.DefaultConfig(), Resume: resume.DefaultConfig(),
+		Roster: roster.DefaultConfig(), MUC: muc.DefaultConfig(), Resume: resume.DefaultConfig(),
 		ResumeRedis: resume.DefaultRedisConfig(), Redis: redisx.DefaultConfig(), Cluster: cluster.DefaultConfig(), SQLite: sqlx.DefaultConfig(),
 		Database: sqlx.DefaultPostgresConfig(), WebClient: webclient.DefaultConfig(),
 	}
@@ -135,7 +137,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf(prefix+"READY_DELAY: %v is negative", c.ReadyDelay)
 	}
 	for _, part := range []interface{ Validate() error }{
-		c.Proxy, c.WS, c.BOSH, c.Auth, c.Session, c.Receipts, c.PacketCache, c.Offline, c.Roster, c.Resume, c.ResumeRedis, c.Redis, c.Cluster,
+		c.Proxy, c.WS, c.BOSH, c.Auth, c.Session, c.Receipts, c.PacketCache, c.Offline, c.Roster, c.MUC, c.Resume, c.ResumeRedis, c.Redis, c.Cluster,
 		c.SQLite, c.DatabaseURL, c.postgres(),
 	} {
 		if err := part.Validate(); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/auth"
 	"holdfast/internal/sqlx"
+	"holdfast/muc"
 	"holdfast/offline"
 	"holdfast/roster"
 )
@@ -18,6 +19,7 @@ type kept struct {
 	rosters   roster.Store
 	mailboxes offline.Backend
 	purges    offline.Purges
+	rooms     muc.Store
 	shared    bool // other gateways may use the database too
 
 	ping  func(context.Context) error
@@ -57,16 +59,25 @@ func openKeptPostgres(ctx context.Context, cfg *Config) (*kept, error) {
 		return nil, err
 	}
 	k := &kept{shared: true, ping: db.Ping, close: db.Close, join: db.Join, fence: db.Fence, stands: db.Stands}
-	if k.accounts, err = auth.OpenPostgres(ctx, db); err == nil {
-		if k.rosters, err = roster.OpenPostgres(ctx, db); err == nil {
-			box, oerr := offline.OpenPostgres(ctx, db)
-			k.mailboxes, k.purges, err = box, box, oerr
-		}
-	}
-	if err != nil {
+	if err := k.inPostgres(ctx, db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return k, nil
+}
+
+func (k *kept) inPostgres(ctx context.Context, db *sqlx.Postgres) (err error) {
+	if k.accounts, err = auth.OpenPostgres(ctx, db); err != nil {
+		return err
+	}
+	if k.rosters, err = roster.OpenPostgres(ctx, db); err != nil {
+		return err
+	}
+	if k.rooms, err = muc.NewPostgres(ctx, db); err != nil {
+		return err
+	}
+	box, err := offline.OpenPostgres(ctx, db)
+	k.mailboxes, k.purges = box, box
+	return err
 }
 
 func openKeptSQLite(ctx context.Context, cfg *Config, local *sqlx.DB) (*kept, error) {
@@ -75,16 +86,25 @@ func openKeptSQLite(ctx context.Context, cfg *Config, local *sqlx.DB) (*kept, er
 		return nil, err
 	}
 	k := &kept{ping: db.Read.PingContext, close: closeDB}
-	if k.accounts, err = auth.OpenSQLite(ctx, db); err == nil {
-		if k.rosters, err = roster.OpenSQLite(ctx, db); err == nil {
-			box, oerr := offline.OpenSQLite(ctx, db)
-			k.mailboxes, k.purges, err = box, box, oerr
-		}
-	}
-	if err != nil {
+	if err := k.inSQLite(ctx, db); err != nil {
 		return nil, errors.Join(err, closeDB())
 	}
 	return k, nil
+}
+
+func (k *kept) inSQLite(ctx context.Context, db *sqlx.DB) (err error) {
+	if k.accounts, err = auth.OpenSQLite(ctx, db); err != nil {
+		return err
+	}
+	if k.rosters, err = roster.OpenSQLite(ctx, db); err != nil {
+		return err
+	}
+	if k.rooms, err = muc.NewSQLite(ctx, db); err != nil {
+		return err
+	}
+	box, err := offline.OpenSQLite(ctx, db)
+	k.mailboxes, k.purges = box, box
+	return err
 }
 
 // keptDB is local where that is the database, else one of its own.

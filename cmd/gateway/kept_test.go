@@ -10,6 +10,8 @@ import (
 
 	"holdfast/internal/sqlx"
 	"holdfast/internal/testkit/postgresproc"
+	"holdfast/muc"
+	"holdfast/stanza"
 )
 
 func TestDatabaseURL(t *testing.T) {
@@ -81,6 +83,43 @@ func TestKeptInPostgres(t *testing.T) {
 	}
 	n.user("", "remove", "alice")
 	n.await("rid of alice", func() bool { return len(contactsOf(bob)) == 0 || contactsOf(bob)[0] == "alice@localhost none" })
+}
+
+// MUC rooms are kept where the rest is, and are there again for the next process.
+func TestKeptRooms(t *testing.T) {
+	garden := muc.Kept{
+		Room:  stanza.MustParseAddr("garden@conference.localhost"),
+		State: []byte("state"), Persistent: true,
+	}
+	for name, url := range map[string]string{"sqlite": "sqlite:" + t.TempDir(), "postgres": postgresproc.New(t)} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := loadConfig([]string{"HOLDFAST_DATABASE_URL=" + url})
+			if err != nil {
+				t.Fatal(err)
+			}
+			with := func(use func(rooms muc.Store)) {
+				t.Helper()
+				k, err := openKept(t.Context(), &cfg, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				use(k.rooms)
+				if err := k.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			with(func(rooms muc.Store) {
+				if err := rooms.Save(t.Context(), garden); err != nil {
+					t.Error(err)
+				}
+			})
+			with(func(rooms muc.Store) {
+				if k, ok, err := rooms.Load(t.Context(), garden.Room); string(k.State) != "state" || !ok || err != nil {
+					t.Errorf("%+v, %v, %v", k, ok, err)
+				}
+			})
+		})
+	}
 }
 
 // PostgreSQL goes away: the gateway is not ready, goes on with what it knows and has lost nothing when it is back.

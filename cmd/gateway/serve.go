@@ -174,6 +174,9 @@ func (g *gateway) open(ctx context.Context) error {
 	if g.auth.GuestsAllowed() {
 		parts.MayReach = g.auth.MayReach
 	}
+	if parts.Host, err = g.openRooms(domains, reg); err != nil {
+		return err
+	}
 	var recovered *resume.Recovered
 	if g.cluster != nil {
 		g.store = g.cluster.store
@@ -356,6 +359,11 @@ func (g *gateway) close() error {
 	if g.bosh != nil {
 		if err := within(ctx, g.bosh.Close); err != nil {
 			errs = append(errs, fmt.Errorf("BOSH sessions: %w", err))
+		}
+	}
+	if g.sessions != nil {
+		if err := within(ctx, func() error { g.sessions.StopHosting(); return nil }); err != nil {
+			errs = append(errs, fmt.Errorf("rooms: %w", err))
 		}
 	}
 	switch {

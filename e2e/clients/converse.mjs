@@ -5,7 +5,8 @@
 // blocklistInitialized), so the test makes them contacts first.
 //
 // Commands besides start, reload, screenshot and stop: open {jid}: open the chat with somebody; say {text}: type it
-// there and send it; read {ref, text}: wait until a message with this text is shown, and reply.
+// there and send it; enter {jid, nick}: enter a room; entered {ref, jid}: wait until it is
+// in that room, also after a reload, and reply; read {ref, text}: wait until a message with this text is shown, and reply.
 
 import { commands, emit, log } from "./driver.mjs";
 import { openPage } from "./browser.mjs";
@@ -22,6 +23,7 @@ function initialize() {
         api.listen.on("connected", () => emit("online", { jid: api.user.jid(), resumed: api.connection.get().restored }));
         api.listen.on("reconnected", () => emit("online", { jid: api.user.jid(), resumed: true }));
         api.listen.on("disconnected", () => emit("offline", {}));
+        api.listen.on("chatRoomInitialized", (room) => (window.entered = room.get("jid")));
         window.probe = api;
       },
     });
@@ -32,6 +34,7 @@ function initialize() {
       assets_path: "/dist/",
       i18n: "en",
       loglevel: "warn",
+      muc_history_max_stanzas: 20, // by default it asks for none
       show_desktop_notifications: false,
       play_sounds: false,
       whitelisted_plugins: ["probe"],
@@ -54,6 +57,11 @@ commands({
     await initialize();
   },
   open: ({ jid }) => page.evaluate((jid) => window.probe.chats.open(jid, {}, true).then(() => {}), jid),
+  enter: ({ jid, nick }) => page.evaluate(({ jid, nick }) => window.probe.rooms.open(jid, { nick }, true).then(() => {}), { jid, nick }),
+  async entered({ ref, jid }) {
+    await page.waitForFunction((jid) => window.entered === jid, jid, { timeout: 10_000 });
+    emit("reply", { ref, xml: "<entered/>" });
+  },
   async say({ text }) {
     const field = page.locator("textarea.chat-textarea:visible");
     await field.fill(text);

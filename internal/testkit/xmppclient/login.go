@@ -95,6 +95,14 @@ func encode(b []byte) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
+// anonymous is RFC 4505, without trace information.
+var anonymous = sasl.Mechanism{
+	Name: "ANONYMOUS",
+	Start: func(*sasl.Negotiator) (more bool, resp []byte, cache any, err error) {
+		return false, nil, nil, nil
+	},
+}
+
 func mechanism(name string) (sasl.Mechanism, error) {
 	switch name {
 	case "", "SCRAM-SHA-256":
@@ -103,6 +111,8 @@ func mechanism(name string) (sasl.Mechanism, error) {
 		return sasl.ScramSha1, nil
 	case "PLAIN":
 		return sasl.Plain, nil
+	case "ANONYMOUS":
+		return anonymous, nil
 	}
 	return sasl.Mechanism{}, fmt.Errorf("xmppclient: mechanism %q is not known here", name)
 }

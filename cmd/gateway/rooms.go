@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"holdfast/auth"
+	"holdfast/muc"
+	"holdfast/session"
+	"holdfast/stanza"
+)
+
+// This file makes package muc look as session wants to see what serves addresses that are no users'.
+
+// openRooms returns nil where rooms are switched off.
+func (g *gateway) openRooms(domains []stanza.Addr, reg prometheus.Registerer) (session.Host, error) {
+	if !g.cfg.MUC.Enabled {
+		return nil, nil
+	}
+	mayCreate := func(user stanza.Addr) bool { return !auth.IsGuest(user) }
+	rooms, err := muc.New(g.cfg.MUC, domains, g.kept.rooms, mayCreate, g.log, reg)
+	if err != nil {
+		return nil, err
+	}
+	return host{rooms}, nil
+}
+
+// host is muc's rooms for session.
+type host struct{ *muc.Service }
+
+func (h host) Under(domain string) (stanza.Addr, bool) { return h.Host(domain) }
+
+func (h host) Open(ctx context.Context, addr stanza.Addr, state []byte) (session.Resident, error) {
+	r, err := h.Service.Open(ctx, addr, state)
+	if err != nil {
+		return nil, err
+	}
+	return resident{r}, nil
+}
+
+// resident is a room for session.
+type resident struct{ *muc.Room }
+
+func (r resident) Handle(st *stanza.Stanza, send func(st *stanza.Stanza, from, to stanza.Addr)) {
+	for _, out := range r.Room.Handle(st) {
+		send(out.Stanza, out.From, out.To)
+	}
+}

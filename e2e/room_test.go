@@ -258,7 +258,7 @@ func TestRoomsSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestRoomGuests: guests come into the rooms that the operator names, and make none.
+// TestRoomGuests: guests come into the rooms that the operator names and no others; the first user who comes there owns it.
 func TestRoomGuests(t *testing.T) {
 	long(t)
 	g := gatewayproc.Start(t, map[string]string{"HOLDFAST_GUEST_CONTACTS": roomAddr("lobby")})
@@ -270,17 +270,17 @@ func TestRoomGuests(t *testing.T) {
 	t.Cleanup(guest.Abort)
 	v := &user{Conn: guest, t: t}
 	lobby := roomAddr("lobby")
-	v.send(entering(lobby, "Visitor"))
-	if e := v.occupant(lobby, "Visitor", "error"); e.StanzaError() != "not-allowed" {
-		t.Errorf("a guest who would make a room gets %v", e)
-	}
 	v.send(entering(roomAddr("other"), "Visitor"))
 	if e := v.occupant(roomAddr("other"), "Visitor", "error"); e.StanzaError() != "forbidden" {
 		t.Errorf("a guest who would go elsewhere gets %v", e)
 	}
+	if self := v.enter(lobby, "Visitor", ""); self.Child(nsMUCUser, "x").Child("", "item").Attr("affiliation") != "none" {
+		t.Errorf("a guest is %v", self)
+	}
 	a := available(t, g, "anna", "")
-	a.enter(lobby, "Ann", "")
-	v.enter(lobby, "Visitor", "")
+	if self := a.enter(lobby, "Ann", ""); self.Child(nsMUCUser, "x").Child("", "item").Attr("affiliation") != "owner" {
+		t.Errorf("the first user is %v", self)
+	}
 	v.send(groupchat(lobby, "g1", "is this the lobby"))
 	a.told(lobby+"/Visitor", "is this the lobby")
 	a.send(groupchat(lobby, "a1", "it is"))

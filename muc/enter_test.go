@@ -95,6 +95,30 @@ func TestEnterRefused(t *testing.T) {
 	}
 }
 
+// A room that the operator named is there for guests, and is owned by the first user who comes.
+func TestEnterNamed(t *testing.T) {
+	h := newHall(t)
+	h.named = true
+	h.expect("guest/g", "g", enter,
+		"guest/g < g: presence none/participant jid=guest/g 110 201",
+		"guest/g < room: message groupchat subject")
+	if !h.room.exists() || h.room.Idle() {
+		t.Error("the room is not there")
+	}
+	h.expect("alice/a", "alice", enter,
+		"guest/g < alice: presence owner/moderator",
+		"alice/a < g: presence none/participant jid=guest/g",
+		"alice/a < alice: presence owner/moderator jid=alice/a 110",
+		"alice/a < room: message groupchat subject")
+	h.expect("bob/b", "bob", enter,
+		"guest/g < bob: presence none/participant",
+		"alice/a < bob: presence none/participant jid=bob/b",
+		"bob/b < g: presence none/participant",
+		"bob/b < alice: presence owner/moderator",
+		"bob/b < bob: presence none/participant jid=bob/b 110",
+		"bob/b < room: message groupchat subject")
+}
+
 func TestEnterWithPassword(t *testing.T) {
 	h := newHall(t)
 	h.joinAll("alice/a")

@@ -77,6 +77,7 @@ type hall struct {
 	store *memoryStore
 	room  *Room
 	now   int
+	named bool // the operator named the room
 }
 
 func newHall(t testing.TB, change ...func(*Config)) *hall {
@@ -89,9 +90,12 @@ func newHall(t testing.TB, change ...func(*Config)) *hall {
 		t.Fatal(err)
 	}
 	h := &hall{t: t, store: &memoryStore{rooms: make(map[stanza.Addr]Kept)}}
-	mayCreate := func(user stanza.Addr) bool { return !strings.HasPrefix(user.Local(), "guest") }
+	rights := Rights{
+		Create: func(user stanza.Addr) bool { return !strings.HasPrefix(user.Local(), "guest") },
+		Named:  func(room stanza.Addr) bool { return h.named },
+	}
 	var err error
-	h.sv, err = New(cfg, []stanza.Addr{stanza.MustParseAddr("localhost")}, h.store, mayCreate, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	h.sv, err = New(cfg, []stanza.Addr{stanza.MustParseAddr("localhost")}, h.store, rights, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,8 +104,8 @@ func (r *Room) denyMembership(st *stanza.Stanza) {
 // join lets a session in, or says why not (§7.2).
 func (r *Room) join(st *stanza.Stanza, x stanza.Child, s session) {
 	user := s.addr.Bare()
-	created := !r.exists()
-	if created && !r.sv.mayCreateRoom(user) {
+	created, mayOwn := !r.exists(), r.sv.mayCreateRoom(user)
+	if created && !mayOwn && !r.sv.rights.Named(r.addr) {
 		r.refuse(st, mstanza.NotAllowed, "this room does not exist")
 		return
 	}
@@ -113,6 +113,10 @@ func (r *Room) join(st *stanza.Stanza, x stanza.Child, s session) {
 		return
 	}
 	if created {
+		r.creator = r.nobody()
+		r.dirty = true
+	}
+	if mayOwn && r.creator == r.nobody() {
 		r.creator = user
 		r.affiliations[user] = owner
 		r.dirty = true

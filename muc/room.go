@@ -79,6 +79,9 @@ func (r *Room) clear() {
 // exists reports whether somebody is in the room or it is kept.
 func (r *Room) exists() bool { return !r.creator.IsZero() }
 
+// nobody stands for the creator of a room that the operator named, until somebody enters who may create rooms.
+func (r *Room) nobody() stanza.Addr { return r.addr.Server() }
+
 // endIfEmpty ends a temporary room that nobody is in. The next one here is another room, with other occupant ids.
 func (r *Room) endIfEmpty() {
 	if r.exists() && len(r.occupants) == 0 && !r.options.Persistent {

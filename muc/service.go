@@ -15,18 +15,25 @@ import (
 type Service struct {
 	cfg       Config
 	store     Store
-	mayCreate func(user stanza.Addr) bool
+	rights    Rights
 	log       *slog.Logger
 	metrics   *metrics
 	hosts     map[string]stanza.Addr // of rooms, by the domain of their users
 	served    map[string]bool        // the hosts
 }
 
-// New returns the rooms of the users of domains. cfg must be valid. mayCreate says whether a bare address is one that
-// may create rooms; what it says of one address may not change.
-func New(cfg Config, domains []stanza.Addr, store Store, mayCreate func(user stanza.Addr) bool, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+// Rights are what others decide. What they say of an address may not change.
+type Rights struct {
+	// Create reports whether a user may create rooms, where anybody may.
+	Create func(user stanza.Addr) bool
+	// Named reports whether a room is one that the operator named: it is there for everybody who enters.
+	Named func(room stanza.Addr) bool
+}
+
+// New returns the rooms of the users of domains. cfg must be valid.
+func New(cfg Config, domains []stanza.Addr, store Store, rights Rights, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
 	s := &Service{
-		cfg: cfg, store: store, mayCreate: mayCreate, log: log, metrics: newMetrics(reg),
+		cfg: cfg, store: store, rights: rights, log: log, metrics: newMetrics(reg),
 		hosts: make(map[string]stanza.Addr), served: make(map[string]bool),
 	}
 	if !cfg.Enabled {
@@ -53,7 +60,7 @@ func (s *Service) Host(domain string) (stanza.Addr, bool) {
 }
 
 func (s *Service) mayCreateRoom(user stanza.Addr) bool {
-	return s.cfg.Create == CreateUsers && s.mayCreate(user)
+	return s.cfg.Create == CreateUsers && s.rights.Create(user)
 }
 
 // secretSize is the bytes of what occupant ids are made with.

@@ -21,7 +21,7 @@ func newHallWithout(t *testing.T) *Service {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(cfg, []stanza.Addr{stanza.MustParseAddr("localhost")}, nil, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s, err := New(cfg, []stanza.Addr{stanza.MustParseAddr("localhost")}, nil, Rights{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,11 @@ func (g *gateway) openRooms(domains []stanza.Addr, reg prometheus.Registerer) (s
 	if !g.cfg.MUC.Enabled {
 		return nil, nil
 	}
-	mayCreate := func(user stanza.Addr) bool { return !auth.IsGuest(user) }
-	rooms, err := muc.New(g.cfg.MUC, domains, g.kept.rooms, mayCreate, g.log, reg)
+	rights := muc.Rights{
+		Create: func(user stanza.Addr) bool { return !auth.IsGuest(user) },
+		Named:  g.auth.IsGuestContact,
+	}
+	rooms, err := muc.New(g.cfg.MUC, domains, g.kept.rooms, rights, g.log, reg)
 	if err != nil {
 		return nil, err
 	}

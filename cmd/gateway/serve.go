@@ -123,6 +123,9 @@ func (g *gateway) open(ctx context.Context) error {
 	cfg.WS.Trust = g.trust
 	if cfg.WebClient.Demo {
 		cfg.Auth.GuestContacts = append(cfg.Auth.GuestContacts, auth.EachOther)
+		if cfg.MUC.Enabled {
+			cfg.Auth.GuestContacts = append(cfg.Auth.GuestContacts, "demo@"+cfg.MUC.Host+"."+domains[0].Domain())
+		}
 	}
 	if cfg.WS.MaxMessage == 0 {
 		cfg.WS.MaxMessage = cfg.largestMessage()

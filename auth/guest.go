@@ -96,7 +96,9 @@ func (s *Service) MayReach(user, to stanza.Addr) bool {
 }
 
 // IsGuestContact reports whether the operator named an address for guests to write to.
-func (s *Service) IsGuestContact(addr stanza.Addr) bool { return slices.Contains(s.guests.contacts, addr) }
+func (s *Service) IsGuestContact(addr stanza.Addr) bool {
+	return slices.Contains(s.guests.contacts, addr)
+}
 
 // anonymous is the only step of ANONYMOUS (RFC 4505 §2): the client may leave a trace.
 func (e *Exchange) anonymous(ctx context.Context, trace []byte) error {

@@ -30,7 +30,7 @@ func statuses(e *xmppclient.Element) string {
 // enter has somebody enter a room, asking for that history, and returns the own presence.
 func (u *user) enter(room, nick, history string) *xmppclient.Element {
 	u.t.Helper()
-	u.send("<presence xmlns='jabber:client' to='" + room + "/" + nick + "'><x xmlns='" + nsMUC + "'>" + history + "</x></presence>")
+	u.send("<presence xmlns='jabber:client' to='" + room + "/" + xmppclient.Escape(nick) + "'><x xmlns='" + nsMUC + "'>" + history + "</x></presence>")
 	e := u.occupant(room, nick, "")
 	if !strings.Contains(statuses(e), "110") {
 		u.t.Errorf("%s enters and gets %v", u.JID, e)

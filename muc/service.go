@@ -13,13 +13,13 @@ import (
 
 // Service is all rooms of a gateway. It is safe for concurrent use.
 type Service struct {
-	cfg       Config
-	store     Store
-	rights    Rights
-	log       *slog.Logger
-	metrics   *metrics
-	hosts     map[string]stanza.Addr // of rooms, by the domain of their users
-	served    map[string]bool        // the hosts
+	cfg     Config
+	store   Store
+	rights  Rights
+	log     *slog.Logger
+	metrics *metrics
+	hosts   map[string]stanza.Addr // of rooms, by the domain of their users
+	served  map[string]bool        // the hosts
 }
 
 // Rights are what others decide. What they say of an address may not change.

@@ -42,8 +42,8 @@ type file struct {
 	page              bool // an HTML page, with a Content-Security-Policy
 }
 
-// New makes a Handler. domain is the one that the demo's people are guests of.
-func New(cfg Config, domain string) (*Handler, error) {
+// New makes a Handler. domain is the one that the demo's people are guests of, and room where they meet, "" for no room.
+func New(cfg Config, domain, room string) (*Handler, error) {
 	h := &Handler{files: map[string]*file{}}
 	if cfg.Widget || cfg.Demo {
 		if err := h.addWidget(); err != nil {
@@ -51,7 +51,7 @@ func New(cfg Config, domain string) (*Handler, error) {
 		}
 	}
 	if cfg.Demo {
-		if err := h.addDemo(domain); err != nil {
+		if err := h.addDemo(domain, room); err != nil {
 			return nil, fmt.Errorf("webclient: %w", err)
 		}
 	}
@@ -85,7 +85,7 @@ func (h *Handler) addWidget() error {
 	return h.add("/widget.json", &file{content: about, cache: aWhile, shared: true})
 }
 
-func (h *Handler) addDemo(domain string) error {
+func (h *Handler) addDemo(domain, room string) error {
 	entries, err := fs.ReadDir(dist, "dist/demo")
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (h *Handler) addDemo(domain string) error {
 			return err
 		}
 	}
-	settings, err := json.Marshal(map[string]string{"domain": domain})
+	settings, err := json.Marshal(map[string]string{"domain": domain, "room": room})
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 
 func handler(t *testing.T, cfg Config) http.Handler {
 	t.Helper()
-	h, err := New(cfg, "example.com")
+	h, err := New(cfg, "example.com", "demo@rooms.example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestDemo(t *testing.T) {
 	if got := get(t, h, "/demo/").StatusCode; got != http.StatusNotFound {
 		t.Errorf("/demo/: %d", got)
 	}
-	if got := string(body(t, get(t, h, "/demo/settings.json"))); got != `{"domain":"example.com"}` {
+	if got := string(body(t, get(t, h, "/demo/settings.json"))); got != `{"domain":"example.com","room":"demo@rooms.example.com"}` {
 		t.Errorf("settings: %s", got)
 	}
 }
@@ -187,7 +187,7 @@ func TestPolicyOfAnyHost(t *testing.T) {
 
 // Every file of the demo is served, and nothing else has got into dist.
 func TestDist(t *testing.T) {
-	h, err := New(Config{Widget: true, Demo: true}, "example.com")
+	h, err := New(Config{Widget: true, Demo: true}, "example.com", "")
 	if err != nil {
 		t.Fatal(err)
 	}

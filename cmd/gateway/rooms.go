@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,6 +28,14 @@ func (g *gateway) openRooms(domains []stanza.Addr, reg prometheus.Registerer) (s
 		return nil, err
 	}
 	return host{rooms}, nil
+}
+
+// demoRoom is the room of the demo page, "" where there are no rooms.
+func (c *Config) demoRoom() string {
+	if !c.MUC.Enabled {
+		return ""
+	}
+	return "demo@" + c.MUC.Host + "." + strings.TrimSpace(c.Domains[0])
 }
 
 // host is muc's rooms for session.

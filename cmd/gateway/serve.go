@@ -123,8 +123,8 @@ func (g *gateway) open(ctx context.Context) error {
 	cfg.WS.Trust = g.trust
 	if cfg.WebClient.Demo {
 		cfg.Auth.GuestContacts = append(cfg.Auth.GuestContacts, auth.EachOther)
-		if cfg.MUC.Enabled {
-			cfg.Auth.GuestContacts = append(cfg.Auth.GuestContacts, "demo@"+cfg.MUC.Host+"."+domains[0].Domain())
+		if room := cfg.demoRoom(); room != "" {
+			cfg.Auth.GuestContacts = append(cfg.Auth.GuestContacts, room)
 		}
 	}
 	if cfg.WS.MaxMessage == 0 {
@@ -268,7 +268,7 @@ func (g *gateway) listen(ctx context.Context) error {
 	mux.Handle(bosh.Path, g.bosh)
 	mux.Handle("/.well-known/host-meta", meta)
 	mux.Handle("/.well-known/host-meta.json", meta)
-	web, err := webclient.New(g.cfg.WebClient, g.cfg.Domains[0])
+	web, err := webclient.New(g.cfg.WebClient, g.cfg.Domains[0], g.cfg.demoRoom())
 	if err != nil {
 		return err
 	}

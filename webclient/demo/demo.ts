@@ -1,7 +1,6 @@
-// The demo page: two people in one window, and a switch for the network of each.
+// The demo page: two people in one window, one to one or in a room, and a switch for the network of each.
 
-import type { Key } from "../src/i18n/strings.js";
-import { texts } from "../src/i18n/strings.js";
+import { inRoom, texts } from "../src/i18n/strings.js";
 import { icon, type Icon } from "../src/ui/icons.js";
 
 function find(selector: string): HTMLElement;
@@ -12,29 +11,46 @@ function find(selector: string, tag = ""): HTMLElement {
   return el;
 }
 
-const states: Icon[] = ["queued", "sending", "held", "delivered", "read", "failed"];
-const words = texts("en");
-find("#states").append(
-  ...states.map((state) => {
-    const item = document.createElement("li");
-    item.append(icon(state), words(state as Key));
-    return item;
-  }),
-);
-
+const states = ["queued", "sending", "held", "delivered", "read", "failed"] as const satisfies Icon[];
+const people: Record<string, string> = { romeo: "Romeo", juliet: "Juliet" };
+const kind = find("#kind", "select");
+kind.value = new URLSearchParams(location.search).has("room") ? "room" : "";
 const language = find("#language", "select");
 const theme = find("#theme", "select");
 
+const isRoom = (): boolean => kind.value === "room";
+
 function frames(): void {
-  for (const who of ["romeo", "juliet"]) {
+  for (const [who, name] of Object.entries(people)) {
     const frame = find(`#${who} iframe`, "iframe");
     const here = new URLSearchParams(location.search);
     here.set("who", who);
     here.set("lang", language.value);
     here.set("theme", theme.value);
+    if (isRoom()) here.set("room", "");
+    else here.delete("room");
     frame.src = `/demo/side.html?${here.toString()}`;
+    frame.title = isRoom() ? `The room as ${name} sees it` : `${name}’s chat with ${who === "romeo" ? "Juliet" : "Romeo"}`;
     set(who, true);
   }
+}
+
+// explain says what is different in a room: what the states mean, and the line that a page needs.
+function explain(): void {
+  const words = isRoom() ? inRoom(texts("en")) : texts("en");
+  find("#states").replaceChildren(
+    ...states
+      .filter((state) => !(isRoom() && state === "read"))
+      .map((state) => {
+        const item = document.createElement("li");
+        item.append(icon(state), words(state));
+        return item;
+      }),
+  );
+  const place = isRoom() ? 'room="lobby@conference.example.com" name="Lobby"' : 'contact="support@example.com" name="Support"';
+  find("#snippet").textContent = `<script type="module" src="${location.origin}${widget.path}"
+  integrity="${widget.integrity}" crossorigin></script>
+<holdfast-chat ${place} mode="button"></holdfast-chat>`;
 }
 
 function set(who: string, on: boolean): void {
@@ -61,7 +77,11 @@ language.addEventListener("change", frames);
 theme.addEventListener("change", themed);
 themed();
 
-const { integrity, path } = (await (await fetch("/widget.json")).json()) as { integrity: string; path: string };
-find("#snippet").textContent = `<script type="module" src="${location.origin}${path}"
-  integrity="${integrity}" crossorigin></script>
-<holdfast-chat contact="support@example.com" name="Support" mode="button"></holdfast-chat>`;
+const { room } = (await (await fetch("/demo/settings.json")).json()) as { room: string };
+if (room === "") find("#kind option[value=room]").remove();
+const widget = (await (await fetch("/widget.json")).json()) as { integrity: string; path: string };
+kind.addEventListener("change", () => {
+  frames();
+  explain();
+});
+explain();

@@ -9,13 +9,15 @@ const people: Record<string, string> = { romeo: "Romeo", juliet: "Juliet" };
 const here = new URLSearchParams(location.search);
 const me = here.get("who") === "juliet" ? "juliet" : "romeo";
 const other = me === "romeo" ? "juliet" : "romeo";
-const { domain } = (await (await fetch("/demo/settings.json")).json()) as { domain: string };
+const { domain, room } = (await (await fetch("/demo/settings.json")).json()) as { domain: string; room: string };
 
 const chat = document.createElement("holdfast-chat");
+const place: Record<string, string> = here.has("room")
+  ? { room, nick: people[me] ?? me, name: "Demo room" }
+  : { contact: await guestAddress(`demo ${other}`, domain), name: people[other] ?? other };
 const attributes: Record<string, string> = {
-  contact: await guestAddress(`demo ${other}`, domain),
+  ...place,
   domain,
-  name: people[other] ?? other,
   guest: `demo ${me}`,
   lang: here.get("lang") ?? "",
   theme: here.get("theme") ?? "",

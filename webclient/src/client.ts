@@ -1,6 +1,7 @@
-// A client is one account's conversation with one other side, as an element shows it. Whether its own tab has the
+// A client is one account's conversation with a contact or in a room, as an element shows it. Whether its own tab has the
 // connection or another one makes no difference to who uses it.
 
+import type { Place, Scene } from "./core/conversation.js";
 import { Courier, type Reports } from "./core/courier.js";
 import { Events } from "./core/events.js";
 import type { Phase } from "./core/link.js";
@@ -9,17 +10,20 @@ import { bare, type ChatState } from "./core/stanzas.js";
 import { bytes, mostBytes, sendable } from "./core/text.js";
 import { Deposed, Store, type Change } from "./store/store.js";
 import { Tabs } from "./tabs/tabs.js";
-import { storeName } from "./guest-address.js";
+import { guestName, storeName } from "./guest-address.js";
 import { newSecret } from "./core/secret.js";
 import { StropheLink, type Login } from "./transport/strophe-link.js";
 
 export type Account = { kind: "guest"; profile: string } | { kind: "password"; user: string; password: string } | { kind: "token"; user: string; token: string };
 
+// Who the conversation is with: a contact, or a room with the nick that is wanted there, "" for one of the account's.
+export type Wanted = { contact: string } | { room: string; nick: string; guestNick: (id: string) => string };
+
 export interface Options {
   websocket: string;
   bosh: string;
   domain: string;
-  contact: string; // bare address
+  with: Wanted;
   account: Account;
   giveUp: number; // ms without a connection after which a message fails
 }
@@ -29,6 +33,7 @@ export type News =
   | { kind: "came"; message: Received }
   | { kind: "typing"; state: ChatState }
   | { kind: "presence"; available: boolean; status: string }
+  | { kind: "room"; scene: Scene }
   | { kind: "phase"; phase: Phase }
   | { kind: "me"; address: string }
   | { kind: "error"; error: unknown };
@@ -39,12 +44,13 @@ type Word =
   | { say: "came"; message: Received }
   | { say: "typing"; peer: string; state: ChatState }
   | { say: "presence"; peer: string; available: boolean; status: string }
+  | { say: "room"; peer: string; scene: Scene }
   | { say: "phase"; phase: Phase }
   | { say: "me"; address: string }
-  | { say: "hello"; peer: string }
+  | { say: "hello"; peer: string; nick?: string } // with a nick: a room
   | { say: "wake" }
   | { say: "withdraw" }
-  | { say: "hurry" }
+  | { say: "hurry"; peer: string }
   | { say: "type"; peer: string; state: ChatState };
 
 // Why a text was not taken.
@@ -55,6 +61,8 @@ export class Refused extends Error {
 }
 
 const shown = 500; // messages of the history that are loaded
+const mostNick = 60; // characters
+const mostPlaces = 100; // that one connection serves
 
 export class Client {
   readonly news = new Events<News>();
@@ -65,12 +73,13 @@ export class Client {
   #tabs: Tabs<Word> | undefined;
   #courier: Courier | undefined;
   #closed = false;
-  readonly #peers = new Set<string>();
-  readonly contact: string;
+  readonly #places = new Map<string, Place>(); // that this tab and others show
+  readonly peer: string; // bare address
+  #nick: string | undefined; // the wanted one, in a room
 
   constructor(private readonly options: Options) {
-    this.contact = bare(options.contact).toLowerCase();
-    this.#peers.add(this.contact);
+    const { with: wanted } = options;
+    this.peer = bare("room" in wanted ? wanted.room : wanted.contact).toLowerCase();
   }
 
   // open resolves with the history when the store is there; the connection comes in its own time.
@@ -84,16 +93,36 @@ export class Client {
       store.close();
       return [];
     }
-    await store.show(this.contact);
-    const history = await store.messages(this.contact, shown);
+    if ("room" in this.options.with) this.#nick = await this.#ownNick(store, this.options.with);
+    this.#places.set(this.peer, this.#place(this.peer, this.#nick));
+    await store.show(this.peer);
+    const history = await store.messages(this.peer, shown);
     this.#tabs = new Tabs<Word>(
       name,
       { start: () => this.#lead(store) },
       (word) => this.#heard(word),
       (error) => this.#tell({ kind: "error", error }),
     );
-    this.#tabs.tell({ say: "hello", peer: this.contact });
+    this.#hello();
     return history;
+  }
+
+  #place(address: string, nick: string | undefined): Place {
+    return nick === undefined ? { kind: "contact", address } : { kind: "room", address, nick };
+  }
+
+  // #ownNick is what somebody is called in a room who wants no other name. A guest keeps it.
+  async #ownNick(store: Store, wanted: { nick: string; guestNick: (id: string) => string }): Promise<string> {
+    const { account } = this.options;
+    const nick = sendable(wanted.nick).replace(/\s+/g, " ").trim().slice(0, mostNick);
+    if (nick !== "") return nick;
+    if (account.kind !== "guest") return account.user;
+    const name = await guestName(await store.meta("secret", newSecret));
+    return await store.meta("nick", () => wanted.guestNick(name.slice(-4)));
+  }
+
+  #hello(): void {
+    this.#tabs?.tell({ say: "hello", peer: this.peer, ...(this.#nick === undefined ? {} : { nick: this.#nick }) });
   }
 
   async close(): Promise<void> {
@@ -113,9 +142,9 @@ export class Client {
     const body = sendable(text).trim();
     if (body === "") throw new Refused("empty");
     if (bytes(body) > mostBytes) throw new Refused("long");
-    const message = await this.#need.write(this.contact, crypto.randomUUID(), body, Date.now());
+    const message = await this.#need.write(this.peer, crypto.randomUUID(), body, Date.now(), this.#nick !== undefined);
     if (!message) throw new Refused("full");
-    this.#changed({ with: this.contact, keys: [message.key] });
+    this.#changed({ with: this.peer, keys: [message.key] });
     this.#wake();
     return message;
   }
@@ -140,21 +169,21 @@ export class Client {
 
   // seen says that the user has seen what came in up to a message.
   async seen(upTo: number): Promise<void> {
-    const change = await this.#need.see(this.contact, upTo, crypto.randomUUID());
+    const change = await this.#need.see(this.peer, upTo, crypto.randomUUID());
     if (change.keys.length === 0) return;
     this.#changed(change);
     this.#wake();
   }
 
   typing(state: ChatState): void {
-    if (this.#courier) this.#courier.typing(this.contact, state);
-    else this.#tabs?.tell({ say: "type", peer: this.contact, state });
+    if (this.#courier) this.#courier.typing(this.peer, state);
+    else this.#tabs?.tell({ say: "type", peer: this.peer, state });
   }
 
-  // hurry tries to connect now.
+  // hurry tries to connect now, or to come into the room.
   hurry(): void {
-    if (this.#courier) this.#courier.hurry();
-    else this.#tabs?.tell({ say: "hurry" });
+    if (this.#courier) this.#courier.hurry(this.peer);
+    else this.#tabs?.tell({ say: "hurry", peer: this.peer });
   }
 
   messages(keys: number[]): Promise<(Message | undefined)[]> {
@@ -194,12 +223,13 @@ export class Client {
       came: (message) => this.#say({ say: "came", message }),
       typing: (peer, state) => this.#say({ say: "typing", peer, state }),
       present: (peer, available, status) => this.#say({ say: "presence", peer, available, status }),
+      room: (peer, scene) => this.#say({ say: "room", peer, scene }),
       phase: (phase) => this.#say({ say: "phase", phase }),
       me: (address) => this.#say({ say: "me", address }),
       // A tab that was frozen finds that another one has taken over; it is told to stop anyway.
       failed: (error) => error instanceof Deposed || this.#tell({ kind: "error", error }),
     };
-    const courier = new Courier(store, reports, { giveUp, contacts: () => this.#peers, now: () => Date.now(), id: () => crypto.randomUUID() });
+    const courier = new Courier(store, reports, { giveUp, places: () => this.#places.values(), now: () => Date.now(), id: () => crypto.randomUUID() });
     this.#courier = courier;
     await courier.start(new StropheLink({ websocket, bosh, domain, login }, courier));
     this.#tabs?.tell({ say: "hello", peer: "" }); // so that the others say whom they show
@@ -212,16 +242,19 @@ export class Client {
   #heard(word: Word): void {
     switch (word.say) {
       case "changed":
-        if (word.change.with === this.contact) this.#tell({ kind: "messages", keys: word.change.keys });
+        if (word.change.with === this.peer) this.#tell({ kind: "messages", keys: word.change.keys });
         return;
       case "came":
-        if (word.message.with === this.contact) this.#tell({ kind: "came", message: word.message });
+        if (word.message.with === this.peer) this.#tell({ kind: "came", message: word.message });
         return;
       case "typing":
-        if (word.peer === this.contact) this.#tell({ kind: "typing", state: word.state });
+        if (word.peer === this.peer) this.#tell({ kind: "typing", state: word.state });
         return;
       case "presence":
-        if (word.peer === this.contact) this.#tell({ kind: "presence", available: word.available, status: word.status });
+        if (word.peer === this.peer) this.#tell({ kind: "presence", available: word.available, status: word.status });
+        return;
+      case "room":
+        if (word.peer === this.peer) this.#tell({ kind: "room", scene: word.scene });
         return;
       case "phase":
         this.phase = word.phase;
@@ -230,31 +263,29 @@ export class Client {
         this.address = word.address;
         return this.#tell({ kind: "me", address: word.address });
       case "hello":
-        return this.#met(word.peer);
+        return this.#met(word.peer, word.nick);
       case "wake":
         return this.#courier?.wake();
       case "withdraw":
         return this.#courier?.withdraw();
       case "hurry":
-        return this.#courier?.hurry();
+        return this.#courier?.hurry(word.peer);
       case "type":
         return this.#courier?.typing(word.peer, word.state);
     }
   }
 
   // #met answers a tab that has come, or the one that has begun to lead.
-  #met(peer: string): void {
-    if (peer === "") {
-      this.#tabs?.tell({ say: "hello", peer: this.contact });
-      return;
-    }
+  #met(peer: string, nick: string | undefined): void {
+    if (peer === "") return this.#hello();
     if (!this.#courier) return;
-    if (!this.#peers.has(peer) && this.#peers.size < 100) {
-      this.#peers.add(peer);
-      this.#courier.greet(peer);
+    if (!this.#places.has(peer) && this.#places.size < mostPlaces) {
+      const place = this.#place(peer, nick);
+      this.#places.set(peer, place);
+      this.#courier.greet(place);
     }
     this.#tabs?.tell({ say: "phase", phase: this.#courier.phaseNow });
     if (this.address !== "") this.#tabs?.tell({ say: "me", address: this.address });
-    this.#tabs?.tell({ say: "presence", peer, ...this.#courier.present(peer) });
+    this.#courier.report(peer);
   }
 }

@@ -1,86 +1,17 @@
-import "fake-indexeddb/auto";
 import { describe, expect, it } from "vitest";
-import { Courier, type Reports } from "../src/core/courier.js";
-import type { Received } from "../src/core/message.js";
 import * as stanzas from "../src/core/stanzas.js";
-import { Deposed, Store } from "../src/store/store.js";
-import { FakeLink, FakeServer } from "./fake-server.js";
+import { Deposed } from "../src/store/store.js";
+import { Device, newId, randomFrom } from "./device.js";
 
 const peer = "juliet@there";
-let databases = 0;
-let ids = 0;
+const make = (): Promise<Device> => Device.make({ kind: "contact", address: peer });
 
-// A device with a page that may end at any moment and another that goes on.
-class Device {
-  store!: Store;
-  courier!: Courier;
-  link!: FakeLink;
-  readonly came: Received[] = [];
-  readonly failed: unknown[] = [];
-  now = 1_000_000;
-
-  private constructor(
-    readonly name: string,
-    readonly server: FakeServer,
-  ) {}
-
-  static async make(server = new FakeServer()): Promise<Device> {
-    const d = new Device(`db${++databases}`, server);
-    await d.page();
-    return d;
-  }
-
-  // page starts a new page, without a word to the one before.
-  async page(): Promise<void> {
-    this.store = await Store.open(this.name, () => undefined);
-    await this.store.show(peer);
-    const reports: Reports = {
-      changed: () => undefined,
-      came: (m) => this.came.push(m),
-      typing: () => undefined,
-      present: () => undefined,
-      phase: () => undefined,
-      me: () => undefined,
-      failed: (err) => this.failed.push(err),
-    };
-    this.courier = new Courier(this.store, reports, { giveUp: 60_000, contacts: () => [peer], now: () => this.now, id: () => `i${++ids}` });
-    this.link = new FakeLink(this.server).listen(this.courier);
-    await this.courier.start(this.link);
-  }
-
-  // crash ends the page between two of its steps, or in the middle of one.
-  async crash(): Promise<void> {
-    this.link.stop();
-    void this.courier.stop();
-    await this.page();
-  }
-
-  async write(text: string): Promise<number> {
-    const m = await this.store.write(peer, `m${++ids}`, text, this.now);
-    if (!m) throw new Error("full");
-    this.courier.wake();
-    return m.key;
-  }
-
-  // quiet waits until nothing moves any more.
-  async quiet(): Promise<void> {
-    for (let n = 0; n < 12; n++) {
-      this.link.deliver();
-      await new Promise((resolve) => setTimeout(resolve, 4));
-    }
-  }
-
-  async states(): Promise<string[]> {
-    return (await this.store.messages(peer, 1000)).flatMap((m) => (m.dir === "out" ? [m.state] : []));
-  }
-}
-
-const from = (inner: string, id = `x${++ids}`): string => `<message xmlns="jabber:client" type="chat" from="${peer}/r" id="${id}">${inner}</message>`;
+const from = (inner: string, id = newId("x")): string => `<message xmlns="jabber:client" type="chat" from="${peer}/r" id="${id}">${inner}</message>`;
 const incoming = (text: string, id?: string): string => from(`<body>${text}</body><request xmlns="${stanzas.ns.receipts}"/><markable xmlns="${stanzas.ns.markers}"/>`, id);
 
 describe("courier", () => {
   it("tells where a message is: queued, sending, held, delivered, read", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     d.link.cut();
     const key = await d.write("hello");
@@ -106,7 +37,7 @@ describe("courier", () => {
   });
 
   it("believes a receipt of the other side only", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.write("hello");
     await d.quiet();
     const [m] = await d.store.messages(peer, 1);
@@ -116,7 +47,7 @@ describe("courier", () => {
   });
 
   it("fails what comes back, says why, and sends it again when the user wants it", async () => {
-    const d = await Device.make();
+    const d = await make();
     const key = await d.write("hello");
     await d.quiet();
     const [m] = await d.store.get([key]);
@@ -131,7 +62,7 @@ describe("courier", () => {
   });
 
   it("stays failed when the acknowledgement comes after the error", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     d.link.lossy = true; // so that it is not acknowledged yet
     const key = await d.write("hello");
@@ -145,8 +76,26 @@ describe("courier", () => {
     expect(await d.store.queue()).toEqual([]);
   });
 
+  it("tells what came back from what was sent again, though they have one id", async () => {
+    const d = await make();
+    await d.quiet();
+    d.link.lossy = true;
+    const key = await d.write("hello");
+    await d.quiet();
+    const [m] = await d.store.get([key]);
+    await d.store.learn(peer, m?.id ?? "", { kind: "refused", condition: "forbidden", text: "" }, undefined);
+    await d.store.again(key, d.now);
+    d.courier.wake();
+    await d.quiet();
+    const [first] = d.link.ledger?.unacked.splice(-2, 1) ?? [];
+    if (!first) throw new Error("nothing was sent");
+    d.courier.acknowledged([first]);
+    await d.quiet();
+    expect(await d.states()).toEqual(["sending"]);
+  });
+
   it("gives up what waits too long, and what was given up does not go by itself", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     d.link.cut();
     const key = await d.write("hello");
@@ -163,7 +112,7 @@ describe("courier", () => {
   });
 
   it("does not send what the user discarded, and counts right all the same", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     d.link.lossy = true;
     const key = await d.write("first");
@@ -186,7 +135,7 @@ describe("courier", () => {
   });
 
   it("takes a message once, and receipts it each time", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     d.server.send(incoming("hello", "a"));
     d.server.send(incoming("hello", "a"));
@@ -199,7 +148,7 @@ describe("courier", () => {
   });
 
   it("sends no receipt for what this device does not show", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     const before = d.server.all.length;
     d.server.send(incoming("psst").replace(peer, "stranger@there"));
@@ -209,20 +158,20 @@ describe("courier", () => {
   });
 
   it("marks what was seen, once, with the last that asked for it", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     for (const text of ["a", "b", "c"]) d.server.send(incoming(text));
     await d.quiet();
     const all = await d.store.messages(peer, 10);
     const last = all.at(-1);
     if (!last) throw new Error("nothing came");
-    expect((await d.store.see(peer, last.key, `i${++ids}`)).keys).toHaveLength(3);
-    expect((await d.store.see(peer, last.key, `i${++ids}`)).keys).toHaveLength(0);
+    expect((await d.store.see(peer, last.key, newId("i"))).keys).toHaveLength(3);
+    expect((await d.store.see(peer, last.key, newId("i"))).keys).toHaveLength(0);
     expect((await d.store.queue()).filter((i) => i.kind === "displayed").map((i) => i.of)).toEqual([last.id]);
   });
 
   it("writes nothing more when another tab has taken over", async () => {
-    const d = await Device.make();
+    const d = await make();
     await d.quiet();
     const { store, link } = d;
     await d.page(); // while the other one is frozen
@@ -240,14 +189,8 @@ describe("courier", () => {
   // The heart of it: whatever breaks, each message arrives once and in order, and all of them are held in the end.
   for (let seed = 1; seed <= 12; seed++) {
     it(`loses and repeats nothing, whatever breaks (${seed})`, async () => {
-      let x = seed * 2654435761;
-      const random = (n: number): number => {
-        x ^= x << 13;
-        x ^= x >>> 17;
-        x ^= x << 5;
-        return Math.abs(x) % n;
-      };
-      const d = await Device.make();
+      const random = randomFrom(seed);
+      const d = await make();
       let written = 0;
       let sent = 0;
       const tick = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, random(4)));

@@ -2,9 +2,10 @@
 // src/core/link.ts as the one of strophe.js does.
 
 import { DOMParser } from "@xmldom/xmldom";
+import type { FakeRoom } from "./fake-room.js";
 import { idOf, type Ledger, type Link, type Listener, type Numbered } from "../src/core/link.js";
 
-interface Session {
+export interface Session {
   handled: number; // of the client's stanzas
   outbox: string[]; // not acknowledged by the client
   acked: number; // how many of the client's acknowledgements
@@ -24,7 +25,10 @@ export class FakeServer {
 
   // forget ends all sessions; with known they can still be asked how far they got.
   forget(known: boolean): void {
-    for (const [id, s] of this.sessions) if (known) this.over.set(id, s.handled);
+    for (const [id, s] of this.sessions) {
+      if (known) this.over.set(id, s.handled);
+      this.room?.leave(s);
+    }
     this.sessions.clear();
   }
   readonly over = new Map<string, number>();
@@ -34,7 +38,9 @@ export class FakeServer {
     const id = idOf({ name: "", stanza, queuedAt: 0 });
     if (id !== "") this.all.push(id);
     if (stanza.includes("<body>")) this.got.push(id);
+    this.room?.handle(session, stanza);
   }
+  room: FakeRoom | undefined;
 
   // send has a stanza for the client.
   send(stanza: string): void {

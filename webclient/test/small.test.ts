@@ -3,6 +3,7 @@ import { DOMParser } from "@xmldom/xmldom";
 import { describe, expect, it } from "vitest";
 import { Backoff } from "../src/core/backoff.js";
 import { Chain } from "../src/core/events.js";
+import { readHeard, readSeen, timeOf } from "../src/core/muc.js";
 import * as stanzas from "../src/core/stanzas.js";
 import { guestName } from "../src/guest-address.js";
 import de from "../src/i18n/de.json";
@@ -88,6 +89,42 @@ describe("stanzas", () => {
     for (const bad of [`<query xmlns="${stanzas.ns.disco}" node="other"/>`, `<x xmlns="urn:x"/>`]) expect(answer(`<iq xmlns="jabber:client" type="get" id="d">${bad}</iq>`)?.getAttribute("type")).toBe("error");
     expect(answer(`<iq xmlns="jabber:client" type="set" id="d"><ping xmlns="urn:xmpp:ping"/></iq>`)?.getAttribute("type")).toBe("error");
     expect(answer(`<iq xmlns="jabber:client" type="result" id="d"/>`)).toBeUndefined();
+  });
+});
+
+describe("what a room says", () => {
+  const room = "lobby@conference.here";
+  const heard = (inner: string): ReturnType<typeof readHeard> => readHeard(parse(`<message xmlns="jabber:client" type="groupchat" from="${room}/Ann" id="a">${inner}</message>`), room);
+
+  it("is believed where only the room can have said it", () => {
+    const said = heard(`<body>x</body><stanza-id xmlns="urn:xmpp:sid:0" by="other@here" id="forged"/><stanza-id xmlns="urn:xmpp:sid:0" by="${room}" id="s"/>
+      <delay xmlns="urn:xmpp:delay" from="ann@here" stamp="2001-01-01T00:00:00Z"/>`);
+    expect(said).toEqual({ nick: "Ann", id: "a", stanzaId: "s", body: "x" });
+    expect(heard(`<body>x</body><delay xmlns="urn:xmpp:delay" from="${room}" stamp="2001-01-01T00:00:00Z"/>`)?.history).toBe(Date.UTC(2001, 0));
+  });
+
+  it("is a subject only when it is nothing else (XEP-0045 §8.1)", () => {
+    expect(heard("<subject>Tea</subject>")?.subject).toBe("Tea");
+    expect(heard("<subject/>")?.subject).toBe("");
+    expect(heard("<subject>Tea</subject><body>x</body>")?.subject).toBeUndefined();
+    expect(heard("<subject>Tea</subject><thread>t</thread>")?.subject).toBeUndefined();
+  });
+
+  it("is nothing in a message to one alone", () => {
+    expect(readHeard(parse(`<message xmlns="jabber:client" type="chat" from="${room}/Ann"><body>x</body></message>`), room)).toBeUndefined();
+  });
+
+  it("has the time in its ids, in those of version 7 only", () => {
+    expect(timeOf("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")).toBe(0x017f22e279b0);
+    for (const other of ["017f22e2-79b0-4cc3-98c4-dc0c0c07398f", "", "x017f22e2-79b0-7cc3-98c4-dc0c0c07398f"]) expect(timeOf(other)).toBeUndefined();
+  });
+
+  it("may say why somebody is gone", () => {
+    const seen = readSeen(
+      parse(`<presence xmlns="jabber:client" type="unavailable" from="${room}/a/b"><x xmlns="${stanzas.ns.mucUser}"><item affiliation="none" role="none"><reason>r</reason></item>
+        <status code="110"/><status code="307"/></x></presence>`),
+    );
+    expect(seen).toEqual({ nick: "a/b", gone: true, codes: new Set([110, 307]), reason: "r", destroyed: false });
   });
 });
 

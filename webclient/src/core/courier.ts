@@ -6,22 +6,19 @@
 //   - what is sent is in the stored ledger before it is on the wire;
 //   - what came in is stored before the server hears that it was handled.
 
-import type { Change, Item, Store } from "../store/store.js";
+import { Tally, type Change, type Item, type Store } from "../store/store.js";
+import { Contact } from "./contact.js";
+import type { Conversation, ConversationReports, Gate, Office, Place } from "./conversation.js";
 import { Chain } from "./events.js";
 import { idOf, type Incoming, type Ledger, type Link, type Listener, type Numbered, type Phase } from "./link.js";
-import type { Received } from "./message.js";
+import { Room } from "./room.js";
 import * as stanzas from "./stanzas.js";
-import type { ChatState, Said } from "./stanzas.js";
+import type { ChatState } from "./stanzas.js";
 
 // How much is sent and not acknowledged.
 const window = 50;
 
-// What the courier tells its tab, and that the others.
-export interface Reports {
-  changed(change: Change): void;
-  came(message: Received): void;
-  typing(peer: string, state: ChatState): void;
-  present(peer: string, available: boolean, status: string): void;
+export interface Reports extends ConversationReports {
   phase(phase: Phase): void;
   me(address: string): void;
   failed(err: unknown): void;
@@ -29,7 +26,7 @@ export interface Reports {
 
 export interface Settings {
   giveUp: number; // ms without a connection after which a message fails
-  contacts: () => Iterable<string>; // whose presence is asked for and given
+  places: () => Iterable<Place>; // that pages show
   now: () => number;
   id: () => string;
 }
@@ -40,10 +37,12 @@ export class Courier implements Listener {
   #session = ""; // the id of the ledger that the steps so far were of; the link may be a session ahead
   #unsettled: Numbered[] = []; // acknowledged, and the step that says so has not run yet
   #handled = 0; // stanzas of it that are safe here
+  #noted = 0; // as many the store has in its ledger
   #phase: Phase = { kind: "off" };
   #tick: ReturnType<typeof setInterval> | undefined;
   #closed = false;
-  readonly #resources = new Map<string, Map<string, string>>(); // of contacts: available resources with what they show
+  readonly #conversations = new Map<string, Conversation>();
+  readonly #office: Office;
 
   constructor(
     private readonly store: Store,
@@ -53,16 +52,37 @@ export class Courier implements Listener {
     this.#chain = new Chain((err) => {
       if (!this.#closed) reports.failed(err);
     });
+    const ready = (): boolean => this.#link?.ready ?? false;
+    this.#office = {
+      store,
+      reports,
+      now: settings.now,
+      id: settings.id,
+      get ready() {
+        return ready();
+      },
+      snapshot: () => this.#snapshot(),
+      push: (...all) => {
+        if (ready()) this.#link?.push(all, false);
+      },
+      pump: () => this.#pump(),
+      told: (changes) => this.#told(changes),
+      step: (f) => this.#step(f),
+      shows: (address) => this.#places.has(address),
+    };
   }
 
   async start(link: Link): Promise<void> {
     const ledger = await this.store.lead();
-    // The server tells of changes only, so what is known of the contacts goes on with the session.
-    for (const [from, show] of ledger ? await this.store.presences() : []) this.#resource(from, show);
+    for (const note of ledger ? await this.store.notes() : []) {
+      const conversation = this.#conversations.get(note.peer) ?? Room.revived(note, this.#office) ?? new Contact(note.peer, this.#office);
+      this.#conversations.set(note.peer, conversation);
+      conversation.restore(note);
+    }
     if (this.#closed) return;
     this.#link = link;
     this.#session = ledger?.id ?? "";
-    this.#handled = ledger?.hIn ?? 0;
+    this.#handled = this.#noted = ledger?.hIn ?? 0;
     this.#tick = setInterval(() => this.#overdue(), 1000);
     link.start(ledger);
   }
@@ -79,6 +99,7 @@ export class Courier implements Listener {
   async stop(end = false): Promise<void> {
     this.#closed = true;
     clearInterval(this.#tick);
+    for (const conversation of this.#conversations.values()) conversation.stop();
     await this.#chain.idle;
     if (end) {
       this.#link?.handled(this.#handled);
@@ -93,28 +114,28 @@ export class Courier implements Listener {
     this.#step(() => this.#pump());
   }
 
-  hurry(): void {
+  // hurry: the user does not want to wait, for the connection or else for who the conversation is with.
+  hurry(peer: string): void {
+    const online = this.#link?.ready === true;
     this.#link?.hurry();
+    if (online) this.#step(() => this.#conversations.get(peer)?.hurry());
   }
 
   typing(peer: string, state: ChatState): void {
-    this.#step(() => {
-      if (this.#link?.ready) this.#link.push([stanzas.chatState(peer, state)], false);
+    this.#step(() => this.#conversations.get(peer)?.typing(state));
+  }
+
+  // greet has a conversation that a page has begun to show.
+  greet(place: Place): void {
+    this.#step(async () => {
+      const conversation = this.#conversation(place);
+      if (this.#session !== "") await conversation.enter();
     });
   }
 
-  // greet asks a contact for its presence, and sees to what it knows of ours.
-  greet(peer: string): void {
-    this.#step(() => {
-      if (this.#link?.ready) this.#link.push([stanzas.subscription("subscribed", peer), stanzas.subscription("subscribe", peer)], false);
-    });
-  }
-
-  present(peer: string): { available: boolean; status: string } {
-    const resources = this.#resources.get(peer);
-    if (!resources?.size) return { available: false, status: "" };
-    const shows = [...resources.values()];
-    return { available: true, status: shows.includes("") || shows.includes("chat") ? "" : (shows[0] ?? "") };
+  // report says again how it stands with a conversation, to a page that has come.
+  report(peer: string): void {
+    this.#step(() => this.#conversations.get(peer)?.report());
   }
 
   // Listener.
@@ -133,15 +154,14 @@ export class Courier implements Listener {
       if (!resumed) {
         this.#session = ledger.id;
         this.#handled = 0;
-        this.#resources.clear();
-        this.#told(await this.store.restart(new Set(), this.#snapshot()));
-        if (link.ready) link.push([stanzas.presence()], false);
-        for (const peer of this.settings.contacts()) {
-          this.reports.present(peer, false, "");
-          if (link.ready) link.push([stanzas.subscription("subscribed", peer), stanzas.subscription("subscribe", peer)], false);
-        }
-      } else {
-        for (const peer of this.settings.contacts()) this.#tellPresence(peer);
+        this.#told(await this.store.restart([], this.#snapshot()));
+        this.#office.push(stanzas.presence());
+        for (const peer of [...this.#conversations.keys()]) if (!this.#office.shows(peer)) this.#forget(peer);
+        for (const conversation of this.#conversations.values()) conversation.over();
+      }
+      for (const place of this.#places.values()) {
+        const conversation = this.#conversation(place);
+        await (resumed ? conversation.resumed() : conversation.enter());
       }
       await this.#pump();
     });
@@ -149,7 +169,7 @@ export class Courier implements Listener {
 
   lost(acked: string[]): void {
     this.#step(async () => {
-      this.#told(await this.store.restart(new Set(acked), null));
+      this.#told(await this.store.restart(acked, null));
     });
   }
 
@@ -157,13 +177,16 @@ export class Courier implements Listener {
     this.#unsettled.push(...stanzas);
     this.#step(async () => {
       const ids = this.#unsettled.splice(0, stanzas.length).map(idOf);
-      this.#told(await this.store.settle(new Set(ids), this.#snapshot()));
+      this.#told(await this.store.settle(ids, this.#snapshot()));
       await this.#pump();
     });
   }
 
   asked(): void {
-    this.#step(() => this.#link?.handled(this.#handled));
+    this.#step(async () => {
+      if (this.#noted !== this.#handled) await this.store.keep(this.#snapshot());
+      this.#link?.handled(this.#handled);
+    });
   }
 
   stanza({ stanza, session, h }: Incoming): void {
@@ -171,15 +194,44 @@ export class Courier implements Listener {
       if (session === this.#session) this.#handled = Math.max(this.#handled, h);
       switch (stanza.localName) {
         case "message":
-          return await this.#message(stanzas.read(stanza));
+          return await this.#message(stanza);
         case "presence":
-          return await this.#presence(stanza);
+          return await this.#from(stanza)?.presence(stanza);
         case "iq": {
           const answer = stanzas.answer(stanza);
-          if (answer !== undefined) this.#link?.push([answer], false);
+          if (answer !== undefined) return this.#link?.push([answer], false);
+          await this.#from(stanza)?.answered(stanza);
         }
       }
     });
+  }
+
+  // Conversations.
+
+  get #places(): Map<string, Place> {
+    return new Map([...this.settings.places()].map((place) => [place.address, place]));
+  }
+
+  #conversation(place: Place): Conversation {
+    const had = this.#conversations.get(place.address);
+    if (had) return had;
+    const made = place.kind === "room" ? new Room(place, this.#office) : new Contact(place.address, this.#office);
+    this.#conversations.set(place.address, made);
+    return made;
+  }
+
+  #from(stanza: Element): Conversation | undefined {
+    return this.#conversations.get(stanzas.bare(stanza.getAttribute("from") ?? ""));
+  }
+
+  #forget(peer: string): void {
+    this.#conversations.get(peer)?.stop();
+    this.#conversations.delete(peer);
+  }
+
+  // #gate says whether an item can be sent. That of a room which no page shows waits for one that does.
+  #gate(item: Item): Gate {
+    return this.#conversations.get(item.with)?.gate ?? (item.room ? "shut" : "open");
   }
 
   // Steps.
@@ -200,6 +252,7 @@ export class Courier implements Listener {
     const ledger = this.#link?.ledger;
     if (!ledger?.id || ledger.id !== this.#session) return undefined;
     const now = this.settings.now();
+    this.#noted = this.#handled;
     return {
       ...ledger,
       hIn: this.#handled,
@@ -215,7 +268,9 @@ export class Courier implements Listener {
     while (isReady(link)) {
       const items = await this.store.queue();
       const open = items.filter((i) => i.sent).length;
-      const next = items.filter((i) => !i.sent).slice(0, Math.max(0, window - open));
+      const waiting = items.filter((i) => !i.sent);
+      await this.#refuse(waiting);
+      const next = waiting.filter((i) => this.#gate(i) === "open").slice(0, Math.max(0, window - open));
       if (next.length === 0 || !isReady(link)) return;
       const out = await this.#write(next);
       const before = link.ledger?.id;
@@ -228,9 +283,16 @@ export class Courier implements Listener {
     }
   }
 
+  // #refuse fails what waits for a room that does not let one in.
+  async #refuse(waiting: Item[]): Promise<void> {
+    for (const item of waiting) {
+      const gate = this.#gate(item);
+      if (typeof gate !== "string") this.#told(await this.store.learn(item.with, item.id, { kind: "refused", condition: gate.condition, text: gate.text }, undefined));
+    }
+  }
+
   async #write(items: Item[]): Promise<string[]> {
     const messages = await this.store.get(items.map((i) => i.key));
-    const now = this.settings.now();
     return items.map((item, n) => {
       const m = messages[n];
       switch (item.kind) {
@@ -239,73 +301,31 @@ export class Courier implements Listener {
         case "displayed":
           return stanzas.displayed(item.id, item.to, item.of);
         case "message":
-          return m ? stanzas.chat(m, now) : stanzas.placeholder(item.id);
+          return m?.dir === "out" ? this.#of(item.with).write(m) : stanzas.placeholder(item.id);
       }
     });
   }
 
-  async #message(said: Said): Promise<void> {
+  async #message(stanza: Element): Promise<void> {
+    const said = stanzas.read(stanza);
     const peer = stanzas.bare(said.from);
-    const { store, settings } = this;
-    if (said.error) {
-      this.#told(await store.learn(peer, said.id, { kind: "refused", ...said.error }, this.#snapshot()));
-      return;
-    }
-    if (said.received !== undefined) this.#told(await store.learn(peer, said.received, { kind: "received" }, this.#snapshot()));
-    if (said.displayed !== undefined) this.#told(await store.learn(peer, said.displayed, { kind: "displayed" }, this.#snapshot()));
-    if (said.body !== undefined) {
-      const m: Omit<Received, "key"> = {
-        id: said.id === "" ? settings.id() : said.id,
-        with: peer,
-        from: said.from,
-        dir: "in",
-        body: said.body,
-        at: Math.min(said.at ?? settings.now(), settings.now()),
-        seen: false,
-        markable: said.markable && said.id !== "",
-      };
-      const taken = await store.take(m, said.wantsReceipt && said.id !== "" ? settings.id() : undefined, this.#snapshot());
-      if (taken) this.reports.came(taken);
-      if (said.wantsReceipt) await this.#pump();
-    }
-    if (said.state !== undefined && said.at === undefined) this.reports.typing(peer, said.state);
+    // Of a room that nothing here knows nothing is kept: its history has it when somebody wants to see it.
+    if (stanza.getAttribute("type") === "groupchat" && !this.#conversations.has(peer)) return;
+    await this.#of(peer).message(stanza, said);
   }
 
-  async #presence(stanza: Element): Promise<void> {
-    const from = stanza.getAttribute("from") ?? "";
-    const peer = stanzas.bare(from);
-    const type = stanza.getAttribute("type");
-    if (![...this.settings.contacts()].includes(peer)) return;
-    if (type === "subscribe") {
-      // The page named this contact, so its wish is granted; nobody else's is answered.
-      if (this.#link?.ready) this.#link.push([stanzas.subscription("subscribed", peer)], false);
-      return;
-    }
-    if (type !== null && type !== "unavailable") return;
-    this.#resource(from, type === null ? (stanzas.child(stanza, "show")?.textContent ?? "") : undefined);
-    const all = [...this.#resources.values()].flatMap((resources) => [...resources]);
-    await this.store.keepPresences(all, this.#snapshot());
-    this.#tellPresence(peer);
-  }
-
-  // #resource notes what a resource of a contact shows, undefined when it is gone.
-  #resource(from: string, show: string | undefined): void {
-    const peer = stanzas.bare(from);
-    const resources = this.#resources.get(peer) ?? new Map<string, string>();
-    if (show === undefined) resources.delete(from);
-    else if (resources.size < 20) resources.set(from, show);
-    this.#resources.set(peer, resources);
-  }
-
-  #tellPresence(peer: string): void {
-    const { available, status } = this.present(peer);
-    this.reports.present(peer, available, status);
+  // #of is a conversation that may be shown nowhere, such as a stranger's.
+  #of(peer: string): Conversation {
+    return this.#conversations.get(peer) ?? new Contact(peer, this.#office);
   }
 
   #overdue(): void {
-    if (this.#phase.kind === "online") return;
+    const online = this.#phase.kind === "online";
+    if (online && ![...this.#conversations.values()].some((c) => c.gate === "shut")) return;
     this.#step(async () => {
-      this.#told(await this.store.overdue(this.settings.now() - this.settings.giveUp));
+      // While there is a connection only that waits in vain which waits for a room.
+      const inVain = (item: Item): boolean => !online || (!item.sent && this.#conversations.get(item.with)?.gate === "shut");
+      this.#told(await this.store.overdue(this.settings.now() - this.settings.giveUp, inVain));
     });
   }
 
@@ -315,11 +335,11 @@ export class Courier implements Listener {
     this.#step(async () => {
       const link = this.#link;
       if (!link?.ledger || link.ready) return;
-      const gone = new Set((await this.store.queue()).filter((i) => i.sent && i.discard).map((i) => i.id));
+      const gone = new Tally((await this.store.queue()).filter((i) => i.sent && i.discard).map((i) => i.id));
       let changed = false;
       for (const n of link.ledger.unacked) {
         const id = idOf(n);
-        if (!gone.has(id) || n.name === "iq") continue;
+        if (!gone.take(id) || n.name === "iq") continue;
         n.name = "iq";
         n.stanza = stanzas.placeholder(id);
         changed = true;

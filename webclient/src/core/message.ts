@@ -5,7 +5,7 @@
 //   queued     in the queue of this device; nothing of it was sent
 //   sending    given to a connection; the server has not said that it has it
 //   held       the server acknowledged it (XEP-0198): it can no longer be lost
-//   delivered  the other side's client has it (XEP-0184)
+//   delivered  the other side's client has it (XEP-0184); the room sent it to everybody, us too (XEP-0045)
 //   read       the other side has seen it (XEP-0333)
 //   failed     it will not go by itself: the user decides
 export type State = "queued" | "sending" | "held" | "delivered" | "read" | "failed";
@@ -19,6 +19,7 @@ interface Common {
   with: string; // bare address of the other side
   body: string;
   at: number; // ms since the epoch: written here, or when the other side's was sent
+  stamp?: number; // the same by the clock of the room that it is in
 }
 
 export interface Sent extends Common {
@@ -26,6 +27,8 @@ export interface Sent extends Common {
   state: State;
   since: number; // when it was last given to the queue, ms since the epoch
   reason?: Reason;
+  room?: true; // with is a room
+  recalled?: true; // the room did not have it, so it was sent again, which happens once
 }
 
 export interface Received extends Common {
@@ -33,6 +36,8 @@ export interface Received extends Common {
   from: string; // full address that receipt and marker go to
   seen: boolean;
   markable: boolean; // asked for a marker (XEP-0333)
+  nick?: string; // who said it in a room, and by what the room knows them under any nick (XEP-0421)
+  occupant?: string;
 }
 
 export type Message = Sent | Received;
@@ -42,11 +47,12 @@ export type Fact =
   | { kind: "given" } // to a connection, or about to be
   | { kind: "returned" } // the session that had it is over and the server did not have it
   | { kind: "acknowledged" }
-  | { kind: "received" } // a receipt came
+  | { kind: "received" } // a receipt came, or the room's own copy of it
   | { kind: "displayed" } // a marker came
   | { kind: "refused"; condition: string; text: string } // it came back as an error
   | { kind: "overdue" } // no connection for too long
-  | { kind: "again" }; // the user wants it sent
+  | { kind: "again" } // the user wants it sent
+  | { kind: "missing" }; // the server had it, and the room has not
 
 const rank: Record<State, number> = { failed: 0, queued: 0, sending: 1, held: 2, delivered: 3, read: 4 };
 
@@ -71,6 +77,8 @@ export function advance(state: State, fact: Fact): State {
       return state === "queued" || state === "sending" ? "failed" : state;
     case "again":
       return state === "failed" ? "queued" : state;
+    case "missing":
+      return state === "sending" || state === "held" ? "queued" : state;
   }
 }
 

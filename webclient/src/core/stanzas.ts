@@ -11,6 +11,9 @@ export const ns = {
   disco: "http://jabber.org/protocol/disco#info",
   caps: "http://jabber.org/protocol/caps",
   ping: "urn:xmpp:ping",
+  muc: "http://jabber.org/protocol/muc",
+  mucUser: "http://jabber.org/protocol/muc#user",
+  occupant: "urn:xmpp:occupant-id:0",
   stanzas: "urn:ietf:params:xml:ns:xmpp-stanzas",
 } as const;
 
@@ -52,12 +55,33 @@ export const features = [ns.caps, ns.states, ns.disco, ns.markers, ns.ping, ns.r
 // The hash of identity client/web and the features (XEP-0115 §5.1); a test computes it.
 export const ver = "3YgQ+57ZRmVrtATkaBbUOvV3XyA=";
 
+const caps = `<c xmlns="${ns.caps}" hash="sha-1" node="${node}" ver="${ver}"/>`;
+
 export function presence(): string {
-  return `<presence xmlns="${ns.client}"><c xmlns="${ns.caps}" hash="sha-1" node="${node}" ver="${ver}"/></presence>`;
+  return `<presence xmlns="${ns.client}">${caps}</presence>`;
 }
 
 export function subscription(type: "subscribe" | "subscribed", to: string): string {
   return `<presence xmlns="${ns.client}" type="${type}" to="${escape(to)}"/>`;
+}
+
+// groupchat is a message to a room. It asks for nothing: the room's own copy says that it is there (XEP-0184 §5).
+export function groupchat(m: { id: string; with: string; body: string }): string {
+  return `<message xmlns="${ns.client}" type="groupchat" to="${escape(m.with)}" id="${escape(m.id)}"><body>${escape(m.body)}</body></message>`;
+}
+
+// History is how much of what was said before the room is asked for (XEP-0045 §7.2.13): since a moment, or so many.
+export type History = { since: number } | { most: number };
+
+// join enters a room under a nick, or has the room tell everything anew.
+export function join(room: string, nick: string, history: History): string {
+  const wanted = "since" in history ? `since="${new Date(history.since).toISOString()}"` : `maxstanzas="${history.most}"`;
+  return `<presence xmlns="${ns.client}" to="${escape(`${room}/${nick}`)}"><x xmlns="${ns.muc}"><history ${wanted}/></x>${caps}</presence>`;
+}
+
+// ping of the own occupant asks whether one is still in a room (XEP-0410).
+export function ping(to: string, id: string): string {
+  return `<iq xmlns="${ns.client}" type="get" to="${escape(to)}" id="${escape(id)}"><ping xmlns="${ns.ping}"/></iq>`;
 }
 
 // answer is what a request of somebody else gets.
@@ -90,6 +114,11 @@ export function bare(address: string): string {
   return slash < 0 ? address : address.slice(0, slash);
 }
 
+export function resource(address: string): string {
+  const slash = address.indexOf("/");
+  return slash < 0 ? "" : address.slice(slash + 1);
+}
+
 // Said is what a message stanza says.
 export interface Said {
   id: string;
@@ -114,9 +143,8 @@ export function read(message: Element): Said {
     markable: child(message, "markable", ns.markers) !== undefined,
   };
   if (message.getAttribute("type") === "error") {
-    const error = child(message, "error");
-    const condition = error ? [...elements(error)].find((e) => e.localName !== "text") : undefined;
-    said.error = { condition: condition?.localName ?? "undefined-condition", text: (error && child(error, "text")?.textContent) ?? "" };
+    const { condition, text } = readError(message);
+    said.error = { condition, text };
     return said;
   }
   const body = child(message, "body")?.textContent;
@@ -131,6 +159,13 @@ export function read(message: Element): Said {
   return said;
 }
 
-function* elements(el: Element): Generator<Element> {
+// readError reads what is in a stanza of type error (RFC 6120 §8.3).
+export function readError(stanza: Element): { type: string; condition: string; text: string } {
+  const error = child(stanza, "error");
+  const condition = error ? [...elements(error)].find((e) => e.localName !== "text") : undefined;
+  return { type: error?.getAttribute("type") ?? "", condition: condition?.localName ?? "undefined-condition", text: (error && child(error, "text")?.textContent) ?? "" };
+}
+
+export function* elements(el: Element): Generator<Element> {
   for (let c = el.firstChild; c; c = c.nextSibling) if (c.nodeType === 1) yield c as Element;
 }

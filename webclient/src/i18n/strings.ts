@@ -21,3 +21,10 @@ export function texts(language: string, own: Table = {}): Texts {
     return text.replace(/\{(\w+)\}/g, (all, name: string) => (name in values ? String(values[name]) : all));
   };
 }
+
+const roomKeys: Partial<Record<Key, Key>> = { delivered: "roomDelivered", history: "roomHistory" };
+
+// inRoom are the texts for a room, where it has others.
+export function inRoom(words: Texts): Texts {
+  return (key, values) => words(roomKeys[key] ?? key, values);
+}

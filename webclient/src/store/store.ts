@@ -16,7 +16,30 @@ export interface Item {
   of: string; // for receipts and markers the id they name
   key: number; // of the message
   sent: boolean; // given to the session that the ledger is of
+  room?: true; // with is a room
   discard?: boolean; // not to be sent again, nor heard of: the user's wish, or it came back; only with sent
+}
+
+// Note is something that the server told in the session and will not tell again in it: who is there.
+export interface Note {
+  peer: string; // whom it is about
+  name: string; // of the one thing among what is known of the peer
+  value: unknown;
+}
+
+// Tally takes ids out one by one: a message that came back and was sent again has its id in a session twice.
+export class Tally {
+  readonly #left: string[];
+
+  constructor(ids: Iterable<string>) {
+    this.#left = [...ids];
+  }
+
+  take(id: string): boolean {
+    const at = this.#left.indexOf(id);
+    if (at >= 0) this.#left.splice(at, 1);
+    return at >= 0;
+  }
 }
 
 // Change says which messages are not what they were.
@@ -53,12 +76,12 @@ export class Store {
   // The writing tab, whichever it is.
 
   // write puts a message into the queue; undefined when the queue is full.
-  write(to: string, id: string, body: string, now: number): Promise<Sent | undefined> {
+  write(to: string, id: string, body: string, now: number, room = false): Promise<Sent | undefined> {
     return transact(this.db, "readwrite", async (tx) => {
       if ((await request(tx.objectStore("queue").count())) >= mostWaiting) return undefined;
-      const message: Omit<Sent, "key"> = { id, with: to, dir: "out", body, at: now, since: now, state: "queued" };
+      const message: Omit<Sent, "key"> = { id, with: to, dir: "out", body, at: now, since: now, state: "queued", ...(room ? { room } : {}) };
       const key = (await request(tx.objectStore("messages").add(message))) as number;
-      await this.#enqueue(tx, { id, kind: "message", with: to, to, of: "", key, sent: false });
+      await this.#enqueueMessage(tx, { ...message, key });
       await this.#trim(tx, to);
       return { ...message, key };
     });
@@ -72,9 +95,10 @@ export class Store {
       m.state = advance(m.state, { kind: "again" });
       m.since = now;
       delete m.reason;
+      delete m.recalled;
       const item = (await this.#items(tx)).find((i) => i.key === key && i.kind === "message" && !i.discard);
       if (item) m.state = item.sent ? "sending" : "queued";
-      else await this.#enqueue(tx, { id: m.id, kind: "message", with: m.with, to: m.with, of: "", key, sent: false });
+      else await this.#enqueueMessage(tx, m);
       await request(tx.objectStore("messages").put(m));
       return { with: m.with, keys: [key] };
     });
@@ -174,8 +198,21 @@ export class Store {
     });
   }
 
-  presences(): Promise<[string, string][]> {
-    return transact(this.db, "readonly", async (tx) => ((await request(tx.objectStore("meta").get("presences"))) as [string, string][] | undefined) ?? []);
+  // notes are those of the session, a peer's together and by their names.
+  notes(): Promise<Note[]> {
+    return transact(this.db, "readonly", async (tx) => (await request(tx.objectStore("meta").getAll(notesOf()))) as Note[]);
+  }
+
+  // newest is when the newest message of a room that is here was said, by the room's clock.
+  newest(room: string): Promise<number | undefined> {
+    return transact(this.db, "readonly", async (tx) => {
+      const all = tx.objectStore("messages").index("conversation");
+      for (let r = all.openCursor(IDBKeyRange.bound([room, 0], [room, Infinity]), "prev"), c = await request(r); c; c.continue(), c = await request(r)) {
+        const { stamp } = c.value as Message;
+        if (stamp !== undefined) return stamp;
+      }
+      return undefined;
+    });
   }
 
   // In what follows a ledger is how the session stands; undefined leaves it as it was, null forgets it.
@@ -184,10 +221,15 @@ export class Store {
     return this.#led((tx) => this.#keep(tx, ledger));
   }
 
-  // keepPresences notes what the contacts' resources show.
-  keepPresences(presences: [string, string][], ledger: Ledger | null | undefined): Promise<void> {
+  // note keeps what was told of a peer, or forgets it where it is undefined; clear forgets all the rest.
+  note(peer: string, notes: [string, unknown][], ledger: Ledger | null | undefined, clear = false): Promise<void> {
     return this.#led(async (tx) => {
-      await request(tx.objectStore("meta").put(presences, "presences"));
+      const meta = tx.objectStore("meta");
+      if (clear) await request(meta.delete(notesOf(peer)));
+      for (const [name, value] of notes) {
+        if (value === undefined) await request(meta.delete(["note", peer, name]));
+        else await request(meta.put({ peer, name, value } satisfies Note, ["note", peer, name]));
+      }
       await this.#keep(tx, ledger);
     });
   }
@@ -206,11 +248,12 @@ export class Store {
   }
 
   // settle takes out what the server acknowledged, by the ids of the stanzas.
-  settle(acked: ReadonlySet<string>, ledger: Ledger | null | undefined): Promise<Change[]> {
+  settle(acked: Iterable<string>, ledger: Ledger | null | undefined): Promise<Change[]> {
     return this.#led(async (tx) => {
       const changes = new Changes();
+      const tally = new Tally(acked);
       for (const item of await this.#items(tx)) {
-        if (!item.sent || !acked.has(item.id)) continue;
+        if (!item.sent || !tally.take(item.id)) continue;
         await request(tx.objectStore("queue").delete(item.seq));
         if (item.kind === "message" && !item.discard) await this.#learn(tx, item.key, { kind: "acknowledged" }, changes);
       }
@@ -220,12 +263,14 @@ export class Store {
   }
 
   // restart ends a session: what the server had of it is acknowledged, the rest waits again, in its order.
-  restart(acked: ReadonlySet<string>, ledger: Ledger | null | undefined): Promise<Change[]> {
+  restart(acked: Iterable<string>, ledger: Ledger | null | undefined): Promise<Change[]> {
     return this.#led(async (tx) => {
       const changes = new Changes();
+      const tally = new Tally(acked);
+      await request(tx.objectStore("meta").delete(notesOf()));
       for (const item of await this.#items(tx)) {
         if (!item.sent) continue;
-        const done = acked.has(item.id);
+        const done = tally.take(item.id);
         const m = item.kind === "message" ? await this.#sent(tx, item.key) : undefined;
         if (done && m && !item.discard) await this.#learn(tx, item.key, { kind: "acknowledged" }, changes);
         if (done || item.discard || m?.state === "failed" || (item.kind === "message" && (!m || final(m)))) {
@@ -240,12 +285,12 @@ export class Store {
     });
   }
 
-  // overdue gives up what has waited since before a moment.
-  overdue(before: number): Promise<Change[]> {
+  // overdue gives up what has waited since before a moment, where that is in vain.
+  overdue(before: number, inVain: (item: Item) => boolean = () => true): Promise<Change[]> {
     return this.#led(async (tx) => {
       const changes = new Changes();
       for (const item of await this.#items(tx)) {
-        if (item.kind !== "message") continue;
+        if (item.kind !== "message" || !inVain(item)) continue;
         const m = await this.#sent(tx, item.key);
         if (!m || m.since > before || final(m) || m.state === "failed") continue;
         await this.#learn(tx, item.key, { kind: "overdue" }, changes);
@@ -271,6 +316,52 @@ export class Store {
       if (had) return undefined;
       await this.#trim(tx, m.with);
       return { ...m, key };
+    });
+  }
+
+  // reflected notes that a room has a message of one's own. add takes one that was written on another device;
+  // without it the answer is undefined for a message that is not known here.
+  reflected(m: Pick<Sent, "id" | "with" | "body" | "at" | "stamp">, add: boolean, ledger: Ledger | null | undefined): Promise<Change[] | undefined> {
+    return this.#led(async (tx) => {
+      const changes = new Changes();
+      const messages = tx.objectStore("messages");
+      const had = (await request(messages.index("identity").get([m.with, "out", m.id]))) as Sent | undefined;
+      if (!had && !add) return undefined;
+      await this.#keep(tx, ledger);
+      if (!had) {
+        const other: Omit<Sent, "key"> = { ...m, dir: "out", since: m.at, state: "delivered", room: true };
+        changes.add(m.with, (await request(messages.add(other))) as number);
+        await this.#trim(tx, m.with);
+        return changes.all;
+      }
+      if (m.stamp !== undefined) await request(messages.put({ ...had, stamp: m.stamp }));
+      await this.#learn(tx, had.key, { kind: "received" }, changes);
+      for (const item of await this.#items(tx)) {
+        if (item.key === had.key && item.kind === "message" && !item.sent) await request(tx.objectStore("queue").delete(item.seq));
+      }
+      return changes.all;
+    });
+  }
+
+  // recall sends a message that the room does not have once more, in its place before what was written after it.
+  // undefined: it was sent once more already, or it need not be.
+  recall(room: string, id: string, now: number, ledger: Ledger | null | undefined): Promise<Change[] | undefined> {
+    return this.#led(async (tx) => {
+      const m = (await request(tx.objectStore("messages").index("identity").get([room, "out", id]))) as Sent | undefined;
+      if (!m || m.recalled || advance(m.state, { kind: "missing" }) !== "queued") return undefined;
+      await this.#keep(tx, ledger);
+      await this.#forget(tx, m.key);
+      m.state = "queued";
+      m.recalled = true;
+      m.since = now;
+      await request(tx.objectStore("messages").put(m));
+      const later = (await this.#items(tx)).filter((i) => i.with === room && !i.sent && i.key > m.key);
+      await this.#enqueueMessage(tx, m);
+      for (const { seq, ...item } of later) {
+        await request(tx.objectStore("queue").delete(seq));
+        await this.#enqueue(tx, item);
+      }
+      return [{ with: room, keys: [m.key] }];
     });
   }
 
@@ -302,7 +393,6 @@ export class Store {
     });
   }
 
-
   async #keep(tx: IDBTransaction, ledger: Ledger | null | undefined): Promise<void> {
     if (ledger === undefined) return;
     const meta = tx.objectStore("meta");
@@ -312,6 +402,11 @@ export class Store {
 
   async #enqueue(tx: IDBTransaction, item: Omit<Item, "seq">): Promise<void> {
     await request(tx.objectStore("queue").add(item));
+  }
+
+  async #enqueueMessage(tx: IDBTransaction, m: Sent): Promise<void> {
+    const { id, with: to, key, room } = m;
+    await this.#enqueue(tx, { id, kind: "message", with: to, to, of: "", key, sent: false, ...(room ? { room } : {}) });
   }
 
   async #items(tx: IDBTransaction): Promise<Item[]> {
@@ -363,6 +458,12 @@ export class Store {
       over--;
     }
   }
+}
+
+// notesOf is the keys of the notes about a peer, or all.
+function notesOf(peer?: string): IDBKeyRange {
+  const prefix = peer === undefined ? ["note"] : ["note", peer];
+  return IDBKeyRange.bound(prefix, [...prefix, []]);
 }
 
 class Changes {

@@ -1,5 +1,6 @@
 // How one message is shown. Texts only ever become text nodes.
 
+import { hue } from "../core/colour.js";
 import type { Message, Sent } from "../core/message.js";
 import { onlyEmoji, pieces, shown } from "../core/text.js";
 import type { Texts } from "../i18n/strings.js";
@@ -27,16 +28,38 @@ export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className = 
   return el;
 }
 
+// colour gives a name the colour of who has it.
+export function colour(el: HTMLElement, id: string): void {
+  void hue(id).then((angle) => el.style.setProperty("--hue", angle.toFixed(1)));
+}
+
+// sender says who somebody in a room is, over the first of what they say in a row.
+function sender(m: Message): HTMLElement | undefined {
+  if (m.dir === "out" || m.nick === undefined) return undefined;
+  const el = make("div", "sender nick", shown(m.nick));
+  el.dir = "auto";
+  el.setAttribute("aria-hidden", "true"); // each message says it to a screen reader
+  colour(el, m.occupant ?? m.nick);
+  return el;
+}
+
+// senderOf tells whether two messages are of the same one.
+export function senderOf(m: Message): string {
+  return m.dir === "out" ? "" : `${m.occupant ?? ""}/${m.nick ?? m.with}`;
+}
+
 export function bubble(m: Message, texts: Texts, language: string, name: string, doing: Doing): Bubble {
   const el = make("div", "message");
   el.dataset["key"] = String(m.key);
-  const said = make("span", "only-read", (m.dir === "out" ? texts("you") : name) + ": ");
+  const said = make("span", "only-read", (m.dir === "out" ? texts("you") : shown(m.nick ?? name)) + ": ");
   const text = make("p", "text");
   text.dir = "auto";
   fill(text, m.body);
   const box = make("div", "bubble", said, text);
   if (m.body.length > manyChars || m.body.split("\n", manyLines + 1).length > manyLines) box.append(fold(text, texts));
   const meta = make("div", "meta");
+  const who = sender(m);
+  if (who) el.append(who);
   el.append(box, meta);
   const time = make("time", "", new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" }).format(m.at));
   time.dateTime = new Date(m.at).toISOString();

@@ -1,20 +1,25 @@
 // <holdfast-chat>: the custom element that a page has. README.md of the project says what its attributes mean.
 
-import { Client, Refused, type Account, type News } from "../client.js";
+import { Client, Refused, type Account, type News, type Wanted } from "../client.js";
+import type { Scene, Trouble } from "../core/conversation.js";
 import type { Phase } from "../core/link.js";
 import type { Message } from "../core/message.js";
 import type { ChatState } from "../core/stanzas.js";
-import { texts, type Table, type Texts } from "../i18n/strings.js";
+import { shown } from "../core/text.js";
+import { inRoom, texts, type Table, type Texts } from "../i18n/strings.js";
 import { stateText } from "./bubble.js";
 import { Log } from "./log.js";
+import { People } from "./people.js";
 import css from "./styles.css";
 import { unreadInTitle } from "./title.js";
 import { View } from "./view.js";
 
 const origin = new URL(import.meta.url);
 
-const attributes = ["service", "bosh", "domain", "contact", "name", "user", "guest", "theme", "lang", "mode", "give-up"] as const;
+const attributes = ["service", "bosh", "domain", "contact", "room", "nick", "name", "user", "guest", "theme", "lang", "mode", "give-up"] as const;
 type Attribute = (typeof attributes)[number];
+
+const nowhere: Scene = { stage: "out", nick: "", subject: "", occupants: [] };
 
 const composingFor = 5_000; // ms without a key after which somebody is said to have paused
 
@@ -28,6 +33,8 @@ export class HoldfastChat extends HTMLElement {
   #strings: Table = {};
   #account: Account | undefined; // from login()
   #phase: Phase = { kind: "off" };
+  #people: People | undefined; // only in a room
+  #scene: Scene = nowhere;
   #building = false;
   #composing: ReturnType<typeof setTimeout> | undefined;
   #theirs: ReturnType<typeof setTimeout> | undefined;
@@ -90,12 +97,29 @@ export class HoldfastChat extends HTMLElement {
     return { id };
   }
 
-  get messages(): { id: string; direction: "in" | "out"; body: string; at: Date; state: string }[] {
-    return (this.#log?.messages ?? []).map((m) => ({ id: m.id, direction: m.dir, body: m.body, at: new Date(m.at), state: m.dir === "out" ? m.state : m.seen ? "seen" : "unseen" }));
+  get messages(): { id: string; direction: "in" | "out"; body: string; at: Date; state: string; nick?: string }[] {
+    return (this.#log?.messages ?? []).map((m) => ({
+      id: m.id,
+      direction: m.dir,
+      body: m.body,
+      at: new Date(m.at),
+      state: m.dir === "out" ? m.state : m.seen ? "seen" : "unseen",
+      ...(m.dir === "in" && m.nick !== undefined ? { nick: m.nick } : {}),
+    }));
   }
 
   get unread(): number {
     return this.#log?.unseen ?? 0;
+  }
+
+  // Who is in the room, while one is in it oneself.
+  get occupants(): { nick: string; own: boolean }[] {
+    return this.#scene.occupants.map(({ nick, own }) => ({ nick, own }));
+  }
+
+  // The room's subject, "" for none.
+  get subject(): string {
+    return this.#scene.subject;
   }
 
   // The own address, "" until it is known.
@@ -169,10 +193,12 @@ export class HoldfastChat extends HTMLElement {
   #rebuild(): void {
     this.#tearDown();
     this.#phase = { kind: "off" };
-    const contact = this.#attribute("contact");
-    const name = this.#attribute("name") || contact;
+    this.#scene = nowhere;
+    const [contact, room] = [this.#attribute("contact"), this.#attribute("room")];
+    const name = this.#attribute("name") || room || contact;
     const floating = this.#attribute("mode") === "button";
-    this.#texts = texts(this.#language, this.#strings);
+    const words = texts(this.#language, this.#strings);
+    this.#texts = room === "" ? words : inRoom(words);
     this.dataset["mode"] = floating ? "button" : "inline";
     this.#theme();
     this.#fit();
@@ -192,19 +218,32 @@ export class HoldfastChat extends HTMLElement {
     this.#view = view;
     view.open(this.isOpen);
     this.shadowRoot?.replaceChildren(view.launcher, view.panel);
-    if (contact === "") return;
+    this.#people = room === "" ? undefined : new People(this.#texts);
+    if (this.#people) view.inRoom(this.#people);
+    if (contact !== "" && room !== "") {
+      view.notice(this.#texts("both"), true);
+      return this.#emit("holdfast-error", { error: new Error("holdfast-chat: contact and room exclude each other") });
+    }
+    if (contact === "" && room === "") return;
     const user = this.#attribute("user");
     if (user !== "" && !this.#account) return view.askLogin(user);
-    this.#start(view, contact, name);
+    const wanted: Wanted = room === "" ? { contact } : { room, nick: this.#attribute("nick"), guestNick: (id) => this.#texts("guestNick", { id }) };
+    this.#start(view, wanted, name);
   }
 
-  #start(view: View, contact: string, name: string): void {
+  // #domain is where the account is: by default the contact's, and for a room that without its first label.
+  #domain(wanted: Wanted): string {
+    const at = (address: string): string => address.slice(address.indexOf("@") + 1).replace(/\/.*/, "");
+    return this.#attribute("domain") || ("room" in wanted ? at(wanted.room).replace(/^[^.]*\./, "") : at(wanted.contact));
+  }
+
+  #start(view: View, wanted: Wanted, name: string): void {
     const service = this.#attribute("service");
     const client = new Client({
       websocket: service === "none" ? "" : this.#url(service, "xmpp-websocket", "ws"),
       bosh: this.#attribute("bosh") === "none" ? "" : this.#url(this.#attribute("bosh"), "http-bind", "http"),
-      domain: this.#attribute("domain") || contact.slice(contact.indexOf("@") + 1).replace(/\/.*/, ""),
-      contact,
+      domain: this.#domain(wanted),
+      with: wanted,
       account: this.#account ?? { kind: "guest", profile: this.#attribute("guest") || "guest" },
       giveUp: (Number(this.#attribute("give-up")) || 120) * 1000,
     });
@@ -255,8 +294,15 @@ export class HoldfastChat extends HTMLElement {
         view.typing("");
         log.put(news.message);
         this.#unread();
-        this.#emit("holdfast-message", { id: news.message.id, body: news.message.body, from: news.message.with });
+        this.#emit("holdfast-message", {
+          id: news.message.id,
+          body: news.message.body,
+          from: news.message.with,
+          ...(news.message.nick === undefined ? {} : { nick: news.message.nick }),
+        });
         return;
+      case "room":
+        return this.#room(view, news.scene);
       case "typing":
         return this.#theyType(view, news.state);
       case "presence":
@@ -265,8 +311,11 @@ export class HoldfastChat extends HTMLElement {
         this.#phase = news.phase;
         view.panel.dataset["phase"] = news.phase.kind;
         view.panel.dataset["via"] = news.phase.kind === "online" ? news.phase.via : "";
-        if (news.phase.kind !== "online") view.presence(undefined, "");
-        if (news.phase.kind !== "online") view.typing("");
+        if (news.phase.kind !== "online") {
+          view.presence(undefined);
+          view.typing("");
+          this.#people?.away(false);
+        }
         view.phase(news.phase);
         if (news.phase.kind === "refused") this.#refused(view, news.phase.reason);
         this.#emit("holdfast-connection", this.connection);
@@ -287,7 +336,8 @@ export class HoldfastChat extends HTMLElement {
       const key = keys[n];
       if (key === undefined) return;
       if (!m) return log.remove(key);
-      log.put(m);
+      if (m.dir === "in" && m.seen) log.old(m);
+      else log.put(m);
       this.#tell(m);
     });
     this.#unread();
@@ -297,6 +347,26 @@ export class HoldfastChat extends HTMLElement {
     if (m.dir !== "out") return;
     if (m.state === "failed") this.#view?.say(`${stateText(m, this.#texts)}: ${m.body.slice(0, 100)}`);
     this.#emit("holdfast-state", { id: m.id, state: m.state, ...(m.reason ? { reason: m.reason } : {}) });
+  }
+
+  #room(view: View, scene: Scene): void {
+    const before = this.#scene;
+    this.#scene = scene;
+    if (this.#phase.kind !== "online") return;
+    view.presence(scene.stage === "in" ? true : undefined);
+    const said = this.#people?.update(scene) ?? "";
+    if (said !== "") view.say(said);
+    if (scene.trouble) view.trouble(this.#troubleText(scene.trouble), scene.trouble.kind !== "refused" && scene.trouble.kind !== "nick");
+    else if (before.trouble) view.notice("");
+    if (JSON.stringify(before.occupants) !== JSON.stringify(scene.occupants)) this.#emit("holdfast-occupants", { occupants: this.occupants });
+    if (scene.trouble && JSON.stringify(before.trouble) !== JSON.stringify(scene.trouble)) this.#emit("holdfast-error", { error: new Error(this.#troubleText(scene.trouble)), ...scene.trouble });
+  }
+
+  #troubleText({ kind, condition, text }: Trouble): string {
+    const reason = shown(text || condition);
+    if (kind === "refused") return this.#texts("roomRefused", { reason });
+    if (kind === "nick") return this.#texts("nickTaken");
+    return text === "" ? this.#texts(kind) : `${this.#texts(kind)} (${reason})`;
   }
 
   #refused(view: View, reason: string): void {

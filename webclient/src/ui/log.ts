@@ -2,7 +2,7 @@
 
 import type { Message } from "../core/message.js";
 import type { Texts } from "../i18n/strings.js";
-import { bubble, make, type Bubble, type Doing } from "./bubble.js";
+import { bubble, make, senderOf, type Bubble, type Doing } from "./bubble.js";
 
 const mostShown = 1000; // in the page; older ones are in the store
 
@@ -16,6 +16,7 @@ export class Log {
   #atEnd = true;
   #top = 0; // where it was scrolled to
   #dated = false;
+  #silence: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly texts: Texts,
@@ -53,7 +54,14 @@ export class Log {
     this.el.setAttribute("aria-live", "off");
     for (const m of messages) this.put(m);
     this.toEnd();
-    setTimeout(() => this.el.setAttribute("aria-live", "polite"), 500);
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.el.setAttribute("aria-live", "polite"), 500);
+  }
+
+  // old shows a message that is new here and no news.
+  old(m: Message): void {
+    if (this.has(m.key)) return this.put(m);
+    this.history([m]);
   }
 
   put(m: Message): void {
@@ -170,10 +178,13 @@ export class Log {
       lines.set(`${c.dataset["day"]} ${(c.nextElementSibling as HTMLElement | null)?.dataset["key"]}`, c);
     }
     let last = "";
+    let who: string | undefined;
     for (const c of this.el.querySelectorAll<HTMLElement>(":scope > .message")) {
       const m = this.#messages.get(Number(c.dataset["key"]));
       if (!m) continue;
       const day = new Date(m.at).toDateString();
+      c.toggleAttribute("data-follows", day === last && who === senderOf(m));
+      who = senderOf(m);
       if (day === last) continue;
       last = day;
       const id = `${day} ${m.key}`;

@@ -4,6 +4,7 @@ import type { Phase } from "../core/link.js";
 import type { Texts } from "../i18n/strings.js";
 import { make } from "./bubble.js";
 import { icon } from "./icons.js";
+import type { People } from "./people.js";
 
 export interface Actions {
   write(text: string): void;
@@ -26,6 +27,7 @@ export class View {
   readonly #form = make("form", "write");
   readonly #body = make("div", "body");
   #login: HTMLFormElement | undefined;
+  #people: People | undefined;
 
   constructor(
     private readonly texts: Texts,
@@ -49,9 +51,15 @@ export class View {
     this.panel.setAttribute("aria-label", name);
     this.panel.append(header, this.#notice, this.#body, this.#typing, this.#form, this.#said);
     this.panel.onkeydown = (e) => {
-      if (e.key !== "Escape" || !floating) return;
-      e.stopPropagation();
-      actions.open(false);
+      if (e.key !== "Escape") return;
+      if (this.#people?.isOpen) {
+        e.stopPropagation();
+        this.#people.open(false);
+        this.#people.count.focus();
+      } else if (floating) {
+        e.stopPropagation();
+        actions.open(false);
+      }
     };
     this.launcher.type = "button";
     this.launcher.onclick = () => actions.open(true);
@@ -64,6 +72,14 @@ export class View {
 
   content(...nodes: Node[]): void {
     this.#body.replaceChildren(...nodes);
+  }
+
+  // inRoom shows who is in a room, where it would show whether a contact is there.
+  inRoom(people: People): void {
+    this.#people = people;
+    this.#presence.replaceWith(people.count);
+    this.panel.querySelector(".name")?.after(people.subject);
+    this.#notice.before(people.list);
   }
 
   open(open: boolean): void {
@@ -152,7 +168,17 @@ export class View {
     }
     if (phase.kind === "refused") return this.notice(texts("refused", { reason: phase.reason }), true);
     this.notice(texts("waiting"));
-    const now = make("button", "plain", texts("tryNow"));
+    this.#offer(texts("tryNow"));
+  }
+
+  // trouble says why one is not in the room, in which one was before or not.
+  trouble(text: string, before: boolean): void {
+    this.notice(text, true);
+    this.#offer(this.texts(before ? "joinAgain" : "tryNow"));
+  }
+
+  #offer(text: string): void {
+    const now = make("button", "plain", text);
     now.type = "button";
     now.onclick = () => this.actions.hurry();
     this.#notice.append(now);
@@ -165,10 +191,10 @@ export class View {
   }
 
   // presence shows what is known of the other side; undefined for nothing.
-  presence(available: boolean | undefined, status: string): void {
+  presence(available: boolean | undefined, status = ""): void {
     const kind = available === undefined ? "unknown" : !available ? "offline" : status === "" || status === "chat" ? "online" : "away";
     this.#dot.className = `dot ${kind}`;
-    this.#presence.textContent = this.texts(kind);
+    this.#presence.textContent = this.texts(kind); // not seen in a room
   }
 
   typing(state: "composing" | "paused" | ""): void {

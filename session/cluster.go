@@ -175,7 +175,11 @@ func (sv *Service) locate(e *stanza.Element, kind stanza.Kind) (nowhere stanza.A
 		return nowhere, nil
 	}
 	if hosted {
-		return nowhere, sv.cluster.Locate(sv.intake, user, true)
+		err := sv.cluster.Locate(sv.intake, user, opensBy(kind, e.TypeRaw()))
+		if errors.Is(err, ErrNowhere) {
+			return user, nil
+		}
+		return nowhere, err
 	}
 	claim := false
 	switch kind {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	mstanza "mellium.im/xmpp/stanza"
@@ -23,6 +24,12 @@ var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 // Deliver puts a stanza that Router routed into the outboxes of targets, under their user's lock, and reports how many
 // took it. A message that asks for a receipt begins to await it.
 func (sv *Service) Deliver(from *Session, st *stanza.Stanza, targets []*Session) (int, error) {
+	if instead := st.To.IsFull() && len(targets) > 0 && targets[0].addr != st.To; instead && sv.hosts(st.From) {
+		in := func(s *Session) bool { return s.isIn(st.From.Bare()) }
+		if slices.ContainsFunc(targets, in) {
+			return len(targets), nil // they got it by themselves
+		}
+	}
 	if rules := sv.rulesOf(st); rules != nil {
 		return sv.deliverByRules(rules, from, st, targets)
 	}
@@ -31,10 +38,28 @@ func (sv *Service) Deliver(from *Session, st *stanza.Stanza, targets []*Session)
 
 // awaits is the flag for a message that wants a receipt.
 func (sv *Service) awaits(st *stanza.Stanza) entryFlags {
-	if st.Payloads()&stanza.ReceiptRequest != 0 && sv.receipts.Awaits(st) {
+	if st.Payloads()&stanza.ReceiptRequest != 0 && sv.receipts.Awaits(st) && !sv.hosts(st.From) {
 		return awaits
 	}
 	return 0
+}
+
+// copied reports whether another session of a user than s is in the room that a message came from: each of those got it
+// by itself. Under the user's lock.
+func (sv *Service) copied(t Table, s *Session, st *stanza.Stanza) bool {
+	return sv.hosts(st.From) && slices.ContainsFunc(t.Sessions(), func(other *Session) bool { return other != s && other.isIn(st.From.Bare()) })
+}
+
+// isIn reports whether the session is in a room.
+func (s *Session) isIn(room stanza.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.directed {
+		if a.Bare() == room {
+			return true
+		}
+	}
+	return false
 }
 
 // deliver writes the journal and fills the outboxes, both under the sessions' locks, so that a place is never
@@ -164,9 +189,12 @@ func (s *Session) away() bool { return s.stream == nil && s.hosted == nil }
 func (s *Session) counts() bool { return s != nil && s.in != 0 && !s.recorded }
 
 // overLocked says whether one more stanza would be too much.
-func (s *Session) overLocked(size int) bool {
+func (s *Session) overLocked(size int) bool { return s.overBy(1, size) }
+
+// overBy is overLocked for so many times the limits.
+func (s *Session) overBy(times, size int) bool {
 	c := &s.sv.cfg
-	return c.OutboxStanzas > 0 && s.out.n >= c.OutboxStanzas || c.OutboxBytes > 0 && s.out.n > 0 && s.out.bytes+size > c.OutboxBytes
+	return c.OutboxStanzas > 0 && s.out.n >= times*c.OutboxStanzas || c.OutboxBytes > 0 && s.out.n > 0 && s.out.bytes+size > times*c.OutboxBytes
 }
 
 // frame is what goes over the wire for an entry: a stanza that waited gets a delay stamp (XEP-0198 §5, XEP-0203).

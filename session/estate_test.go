@@ -25,6 +25,7 @@ type estate struct {
 func (m *mesh) die(n *node) estate {
 	n.stop()
 	n.loops.Wait()
+	n.journal.die()
 	n.sv.Close()
 	var e estate
 	sessions := n.disk.copied()

@@ -580,6 +580,13 @@ func (j *fakeJournal) dieAfter(records int) {
 	j.left, j.err = records, nil
 }
 
+// die has it take no record any more.
+func (j *fakeJournal) die() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.err = errJournal
+}
+
 func (j *fakeJournal) dead() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -21,15 +21,18 @@ import (
 // A Resident is a state machine: the same stanzas make it send the same ones. So it need not be stored with each: every
 // so many stanzas its state is noted with the session, and only then do they leave the outbox. Another process begins with that
 // state, has the stanzas behind it handled again, and leaves out what was sent before, by its count: that of the i-th stanza
-// which the one at a place of the outbox leads to is place<<outBits + i.
+// which the one at a place of the outbox leads to is place<<outBits + i. The counts wrap; what was not noted yet is far less
+// than half of what they go round in.
 
 const (
-	// outBits bounds what one stanza may lead to. The counts wrap, and what waits in the outbox is far less than half of
-	// what they go round in.
+	// outBits bounds what one stanza may lead to.
 	outBits = 14
-	// A state is noted after so many stanzas, or so many bytes of them.
+	// A state is noted after so many stanzas, or so many bytes of them, if they are a fair part of what it takes.
 	noteStanzas = 64
 	noteBytes   = 128 << 10
+	noteShare   = 4
+	// maxOpening bounds the addresses whose Residents are not there yet: they wait for a store.
+	maxOpening = 1000
 	// saveFirst and saveLast are the waits between tries to bring a state into the kept stores.
 	saveFirst = time.Second
 	saveLast  = time.Minute
@@ -51,9 +54,12 @@ type hosted struct {
 	// owned by the goroutine that runs
 	resident Resident
 	done     uint64 // outbox place up to which everything was handled
+	torn     bool   // the hosting ended while a stanza behind it was handled
 	stanzas  int    // handled since the state was noted
 	bytes    int
+	noted    int           // bytes of the state that was noted last
 	saveWait time.Duration // after a try that failed
+	saveNext time.Time
 }
 
 // hosts reports whether an address is not a client's but the Host's.
@@ -64,6 +70,9 @@ var crowded = mstanza.Error{Type: mstanza.Wait, Condition: mstanza.ResourceConst
 
 // sendHosted brings a stanza to a hosted address, here or at its home.
 func (sv *Service) sendHosted(from *Session, st *stanza.Stanza) error {
+	if from != nil && from.nowhere == st.To.Bare() {
+		return nil
+	}
 	for {
 		if sv.cluster != nil {
 			if err := sv.forward(from, st.To.Bare(), opHosted, st); !errors.Is(err, errHere) {
@@ -79,7 +88,7 @@ func (sv *Service) sendHosted(from *Session, st *stanza.Stanza) error {
 // toHosted puts a stanza into the outbox of a hosted address whose home is here. The caller has entered.
 func (sv *Service) toHosted(from *Session, st *stanza.Stanza) error {
 	to := st.To.Bare()
-	var full bool
+	var full, lost bool
 	var err error
 	sv.router.Locked(to, func(t Table) {
 		if !sv.here(to) {
@@ -87,23 +96,40 @@ func (sv *Service) toHosted(from *Session, st *stanza.Stanza) error {
 			return
 		}
 		var s *Session
-		if all := t.Sessions(); len(all) > 0 {
+		switch all := t.Sessions(); {
+		case len(all) > 0:
 			s = all[0]
-		} else if s, err = sv.openHosted(t, to); err != nil {
+		case !opens(st):
 			return
+		case sv.opening.Load() >= maxOpening:
+			full = true
+			return
+		default:
+			if s, err = sv.openHosted(t, to); err != nil {
+				return
+			}
 		}
 		s.mu.Lock()
-		full = s.overLocked(len(st.Raw())) && !parts(st)
+		full = s.overLocked(len(st.Raw()))
+		if full && parts(st) {
+			full, lost = false, s.overBy(2, len(st.Raw()))
+		}
 		s.mu.Unlock()
-		if full {
+		if full || lost {
 			return
 		}
 		if st.Kind() == stanza.Message {
 			st = st.Rewrite(stanza.Edit{From: st.From, To: st.To, ID: stanza.NewID(), IDBy: to})
 		}
 		one := [1]*Session{s}
-		_, err = sv.deliver(from, st, one[:], 0)
+		var n int
+		if n, err = sv.deliver(from, st, one[:], 0); n == 0 && err == nil {
+			err = ErrBusy // it ends, and another one begins
+		}
 	})
+	if lost {
+		sv.metrics.outcomes[dropped].Inc()
+	}
 	if full {
 		sv.metrics.outcomes[refused].Inc()
 		if from == nil {
@@ -115,6 +141,19 @@ func (sv *Service) toHosted(from *Session, st *stanza.Stanza) error {
 	return err
 }
 
+// opens reports whether a stanza means something where nobody is.
+func opens(st *stanza.Stanza) bool { return opensBy(st.Kind(), st.TypeRaw()) }
+
+func opensBy(kind stanza.Kind, typ []byte) bool {
+	switch kind {
+	case stanza.Presence:
+		return len(typ) == 0
+	case stanza.IQ:
+		return string(typ) == "get" || string(typ) == "set"
+	}
+	return string(typ) != "error"
+}
+
 // partHosted is for what a hosted address has to know of a session that is gone. Its home may not be known.
 func (sv *Service) partHosted(to stanza.Addr, st *stanza.Stanza) {
 	if to.Local() == "" {
@@ -124,13 +163,16 @@ func (sv *Service) partHosted(to stanza.Addr, st *stanza.Stanza) {
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrUnlocated):
-		sv.errands.add(errand{user: to.Bare(), op: opHosted, st: st, kept: true})
+		m := Message{Op: opHosted, Term: TermHome, Payload: st.Raw()}
+		if parked, err := sv.parkLocked(to.Bare(), m, Origin{}); !parked || err != nil {
+			sv.errands.add(errand{user: to.Bare(), op: opHosted, st: st, kept: true})
+		}
 	default:
 		sv.log.Error("presence not delivered", "error", err)
 	}
 }
 
-// parts reports whether a stanza says that somebody is gone. There is no more of that than of those who came.
+// parts reports whether a stanza says that somebody is gone: it is heard also where others are told to wait.
 func parts(st *stanza.Stanza) bool {
 	typ := string(st.TypeRaw())
 	return typ == "error" || typ == "unavailable" && st.Kind() == stanza.Presence
@@ -148,6 +190,7 @@ func (sv *Service) openHosted(t Table, addr stanza.Addr) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	sv.opening.Add(1)
 	t.Add(s)
 	sv.add(s)
 	return s, nil
@@ -223,10 +266,12 @@ func (h *hosted) open() bool {
 	note, acked := s.carried.state, s.out.acked
 	s.mu.Unlock()
 	h.done = acked
+	fresh := len(note) < markSize
 	var state []byte
 	if len(note) >= markSize {
 		h.done = max(acked, binary.LittleEndian.Uint64(note))
 		state = note[markSize:]
+		h.noted = len(note)
 	}
 	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
 		err := sv.pinHosted(s.addr)
@@ -237,11 +282,11 @@ func (h *hosted) open() bool {
 		case err == nil && state != nil:
 			return true
 		case err == nil:
-			// What it begins with has to be the same when it is handled again.
-			if err = h.note(); err == nil {
-				return true
+			if fresh {
+				sv.opening.Add(-1)
 			}
-			s.log.Error("state of a room not noted", "error", err)
+			// What it begins with has to be the same when it is handled again.
+			return h.noteSurely()
 		case h.resident == nil && state != nil && sv.hosting.Err() == nil && !retryable(err):
 			s.log.Error("noted state not readable", "error", err)
 			state = nil
@@ -281,6 +326,9 @@ func (sv *Service) pause(d time.Duration) bool {
 // handle has one stanza handled, and sends what comes of it.
 func (h *hosted) handle(st *stanza.Stanza, place uint64) bool {
 	first := uint32(place << outBits)
+	if int32(first-h.s.in) > 0 {
+		h.s.in = first // where many stanzas led to nothing, or the counts would come round
+	}
 	n, alive := first, true
 	h.resident.Handle(st, func(out *stanza.Stanza, from, to stanza.Addr) {
 		n++
@@ -293,23 +341,20 @@ func (h *hosted) handle(st *stanza.Stanza, place uint64) bool {
 		}
 	})
 	if !alive {
+		h.torn = true
 		return false
 	}
 	h.done = place
 	h.stanzas++
 	h.bytes += len(st.Raw())
-	if h.stanzas < h.s.sv.noteEvery && h.bytes < noteBytes {
-		return true
-	}
-	if err := h.note(); err != nil {
-		// What waits in the outbox says the same. It is tried again so many stanzas later.
-		h.stanzas, h.bytes = 0, 0
-		if h.s.sv.hosting.Err() == nil {
-			h.s.log.Error("state of a room not noted", "error", err)
-		}
-		return !errors.Is(err, journal.ErrFenced)
-	}
-	return true
+	return !h.due() || h.noteSurely()
+}
+
+// due reports whether the state is to be noted: when enough was handled, or much of what may wait.
+func (h *hosted) due() bool {
+	c := &h.s.sv.cfg
+	return (h.stanzas >= h.s.sv.noteEvery || h.bytes >= noteBytes) && noteShare*h.bytes >= h.noted ||
+		c.OutboxStanzas > 0 && 2*h.stanzas >= c.OutboxStanzas || c.OutboxBytes > 0 && 2*h.bytes >= c.OutboxBytes
 }
 
 // send sends one stanza, once. It tries until it can be done, and reports false when the hosting ends.
@@ -399,17 +444,44 @@ func (s *Session) routeOut(st *stanza.Stanza, from, to stanza.Addr) error {
 	return err
 }
 
+// noteSurely notes the state, and tries until that is done: what is handled next depends on it. It reports false when the
+// hosting ends.
+func (h *hosted) noteSurely() bool {
+	s, sv := h.s, h.s.sv
+	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
+		err := h.note(sv.hosting)
+		if err == nil {
+			return true
+		}
+		if sv.hosting.Err() != nil || errors.Is(err, journal.ErrFenced) {
+			return false
+		}
+		s.log.Error("state of a room not noted", "error", err)
+		if !sv.pause(wait) {
+			return false
+		}
+	}
+}
+
 // note writes the state to the journal; then the stanzas that are in it may leave the outbox.
-func (h *hosted) note() error {
+func (h *hosted) note(ctx context.Context) error {
 	s, sv := h.s, h.s.sv
 	note := append(binary.LittleEndian.AppendUint64(nil, h.done), h.resident.State()...)
-	if err := sv.journal.Room(sv.hosting); err != nil {
+	if err := sv.journal.Room(ctx); err != nil {
 		return err
 	}
 	sv.enter()
 	defer sv.leave()
+	if sent := uint32((h.done+1)<<outBits) - 1; int32(sent-s.in) > 0 {
+		// Everything before was sent; also that is to be known where it was nothing.
+		if err := sv.journal.Count(journal.KindHandled, s.ord, uint64(sent)); err != nil {
+			return err
+		}
+		s.in = sent
+	}
 	var head [8]byte
 	s.mu.Lock()
+	s.handled, s.settled = s.in, s.in
 	s.carried.state, s.dirty = note, true
 	err := sv.journal.Append(journal.KindCarried, journal.AppendCarried(head[:0], s.ord), note)
 	s.mu.Unlock()
@@ -417,7 +489,7 @@ func (h *hosted) note() error {
 		err = s.ack(h.done)
 	}
 	if err == nil {
-		h.stanzas, h.bytes = 0, 0
+		h.stanzas, h.bytes, h.noted = 0, 0, len(note)
 	}
 	return err
 }
@@ -426,17 +498,21 @@ func (h *hosted) note() error {
 // of an address that nobody uses.
 func (h *hosted) rest() bool {
 	sv := h.s.sv
+	if time.Now().Before(h.saveNext) {
+		return true // and is woken then
+	}
 	ctx, cancel := context.WithTimeout(sv.hosting, savePatience)
 	changed, err := h.resident.Save(ctx)
 	cancel()
-	if err == nil && changed {
-		err = h.note()
+	if changed && !h.noteSurely() {
+		return false
 	}
 	if err != nil {
 		if sv.hosting.Err() != nil {
 			return false
 		}
 		h.saveWait = min(max(2*h.saveWait, saveFirst), saveLast)
+		h.saveNext = time.Now().Add(h.saveWait)
 		h.s.log.Warn("room not saved yet", "error", err)
 		time.AfterFunc(h.saveWait, h.Wake)
 		return true
@@ -490,10 +566,30 @@ func (sv *Service) goHosting(f func()) bool {
 }
 
 // StopHosting ends the work for hosted addresses: what waits for them is for the next process. It returns when none of it is
-// under way.
+// under way. It may be called again.
 func (sv *Service) StopHosting() {
 	sv.mu.Lock()
 	sv.stopHosting()
 	sv.mu.Unlock()
 	sv.hostLoops.Wait()
+	for _, s := range sv.all() {
+		if s.hosted != nil {
+			s.hosted.leave()
+		}
+	}
+}
+
+// leave notes the state for the next process, which may be another version of this one, and handle nothing again.
+func (h *hosted) leave() {
+	h.s.mu.Lock()
+	ended := h.s.ended
+	h.s.mu.Unlock()
+	if ended || h.resident == nil || h.torn || h.stanzas == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), briefly)
+	defer cancel()
+	if err := h.note(ctx); err != nil {
+		h.s.log.Warn("state of a room not noted", "error", err)
+	}
 }

@@ -91,13 +91,20 @@ func (x *party) Handle(st *stanza.Stanza, send func(st *stanza.Stanza, from, to 
 		return
 	case stanza.Message:
 		x.count++
+		if string(st.TypeRaw()) == "error" {
+			return
+		}
+	}
+	request := ""
+	if st.Payloads()&stanza.ReceiptRequest != 0 {
+		request = "<request xmlns='urn:xmpp:receipts'/>"
 	}
 	inner := fmt.Sprintf("<body>%d %s</body>", x.count, body(&st.Element))
 	for _, g := range x.guests {
 		if st.Kind() == stanza.Presence {
 			send(st, st.To, g)
 		} else {
-			send(stanza.New(stanza.Message, "groupchat", st.Attr("id"), x.addr, g, []byte(inner)), x.addr, g)
+			send(stanza.New(stanza.Message, st.Attr("type"), st.Attr("id"), x.addr, g, []byte(inner+request)), x.addr, g)
 		}
 	}
 }
@@ -346,6 +353,7 @@ func hostedKilledAt(t *testing.T, w *world, cut int, checkpointed bool) (died bo
 	}
 	died = w.journal.dead()
 	for range 2 { // the second one finds what the first one did
+		w.journal.die()
 		w.sv.Close()
 		w.journal.dieAfter(0)
 		w.kill(d)
@@ -535,4 +543,131 @@ func TestHostedHomesDie(t *testing.T) {
 			}
 		}, func(_ *Config, parts *Parts) { parts.Host = p })
 	}
+}
+
+// However many stanzas led to nothing, what comes of the next is sent, also by the next process.
+func TestHostedCountsComeRound(t *testing.T) {
+	if raceEnabled {
+		t.Skip("takes long with the race detector, and has one sender")
+	}
+	inParty(t, func(t *testing.T, w *world, _ *parties) {
+		d := newDisk()
+		juliet := &phone{client: w.managed("juliet/a")}
+		juliet.say(enters("j"))
+		romeo := w.bound("romeo/r")
+		nothing := "<message xmlns='jabber:client' type='error' to='" + party1 + "'/>"
+		for i := range 1<<17 + 100 {
+			romeo.send(nothing)
+			if i%1000 == 0 {
+				synctest.Wait()
+				w.checkpoint(d)
+				w.journal.mu.Lock()
+				w.journal.records = nil
+				w.journal.mu.Unlock()
+			}
+		}
+		juliet.say(says("one"))
+		w.journal.die()
+		w.sv.Close()
+		w.journal.dieAfter(0)
+		w.kill(d)
+		juliet.back(t)
+		juliet.say(says("two"))
+		want := []string{
+			"presence " + party1 + "/j",
+			fmt.Sprintf("message groupchat %s %d one", party1, 1<<17+101), fmt.Sprintf("message groupchat %s %d two", party1, 1<<17+102),
+		}
+		if diff := cmp.Diff(want, juliet.got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Where nobody is, only what may bring somebody there is looked at.
+func TestHostedOpens(t *testing.T) {
+	inParty(t, func(t *testing.T, w *world, p *parties) {
+		juliet := w.bound("juliet/a")
+		for _, raw := range []string{
+			"<message xmlns='jabber:client' type='error' to='" + party1 + "'/>",
+			"<presence xmlns='jabber:client' type='unavailable' to='" + party1 + "/x'/>",
+			"<iq xmlns='jabber:client' type='result' id='r' to='" + party1 + "'/>",
+		} {
+			juliet.send(raw)
+			juliet.want()
+		}
+		if p.opens != 0 {
+			t.Errorf("opened %d times", p.opens)
+		}
+		// Too many that wait for the store, which is away.
+		p.mu.Lock()
+		p.err = errors.New("the store is down")
+		p.mu.Unlock()
+		for i := range maxOpening {
+			juliet.send(fmt.Sprintf("<message xmlns='jabber:client' to='n%d@%s'><body>x</body></message>", i, partyDomain))
+		}
+		juliet.want()
+		juliet.send(says("x"))
+		juliet.want("message error " + party1 + " resource-constraint")
+		p.mu.Lock()
+		p.err = nil
+		p.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		juliet.send(enters("j"))
+		juliet.want("presence " + party1 + "/j")
+		if n := w.sv.opening.Load(); n != 0 {
+			t.Errorf("%d are still waited for", n)
+		}
+	})
+}
+
+// What a room sent to each of two devices is not sent to one of them again when the other does not come back.
+func TestHostedDevices(t *testing.T) {
+	inParty(t, func(t *testing.T, w *world, _ *parties) {
+		phone, desk := w.managed("juliet/phone").available(), w.managed("juliet/desk").available()
+		phone.frames()
+		for _, c := range []*client{phone, desk} {
+			c.send("<presence xmlns='jabber:client' to='chat@" + partyDomain + "/j'/>")
+			c.frames()
+		}
+		phone.frames()
+		phone.cut()
+		romeo := w.bound("romeo/r")
+		romeo.send("<message xmlns='jabber:client' type='chat' to='chat@" + partyDomain + "' id='m'><body>hi</body><request xmlns='urn:xmpp:receipts'/></message>")
+		desk.want("message chat@" + partyDomain + " 1 hi")
+		if n := len(w.receipts.waiting()); n > 0 {
+			t.Errorf("%d receipts are awaited of who is in a room", n)
+		}
+		time.Sleep(w.cfg.ResumeTimeout + time.Second)
+		for _, line := range briefs(desk.frames()) {
+			if strings.Contains(line, "hi") {
+				t.Errorf("again: %s", line)
+			}
+		}
+		if box := w.box.boxes[addr("juliet")]; len(box) > 0 {
+			t.Errorf("in the mailbox: %s", box[0].Raw())
+		}
+	})
+}
+
+// A service that ends in order leaves nothing to be handled again.
+func TestHostedEndsInOrder(t *testing.T) {
+	inParty(t, func(t *testing.T, w *world, _ *parties) {
+		d := newDisk()
+		juliet := &phone{client: w.managed("juliet/a")}
+		juliet.say(enters("j"))
+		juliet.say(says("one"))
+		w.sv.StopHosting()
+		for _, s := range w.sv.all() {
+			if s.hosted != nil && s.queued() > 0 {
+				t.Errorf("%d wait", s.queued())
+			}
+		}
+		juliet.say(says("two")) // for the next process
+		w.kill(d)
+		juliet.back(t)
+		want := []string{"presence " + party1 + "/j", "message groupchat " + party1 + " 1 one", "message groupchat " + party1 + " 2 two"}
+		if diff := cmp.Diff(want, juliet.got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }

@@ -267,5 +267,8 @@ func (sv *Service) Withdraw(user stanza.Addr, id stanza.ID) {
 	}
 }
 
-// Storable tells Router whether the mailbox would keep a message at all.
-func (sv *Service) Storable(st *stanza.Stanza) bool { return sv.mailbox.Storable(st) }
+// Storable tells Router whether the mailbox would keep a message at all. What is said in a room is for who is in it now: it
+// does not wait behind the mailbox.
+func (sv *Service) Storable(st *stanza.Stanza) bool {
+	return !sv.hosts(st.From) && sv.mailbox.Storable(st)
+}

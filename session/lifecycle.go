@@ -244,6 +244,9 @@ func (sv *Service) handOn(t Table, s *Session, e entry, others []*Session) (Verd
 		e.copies.open.Add(-1)
 		return kept, nil // another of the user's clients has it
 	}
+	if sv.copied(t, s, e.st) {
+		return kept, nil
+	}
 	if e.flags&awaits != 0 && !sv.receipts.Waits(e.st.ID) {
 		return kept, nil // its receipt came from elsewhere, or it was given up
 	}

@@ -207,6 +207,8 @@ func (sv *Service) tellHere(user stanza.Addr, st *stanza.Stanza) {
 
 // unavailable ends a session's presence but not the session (§4.5).
 func (s *Session) unavailable(st *stanza.Stanza) error {
+	// Before it is noted that nobody has to be told any more. To be told again means nothing to a room.
+	s.partRooms(st)
 	var was bool
 	var directed map[stanza.Addr]struct{}
 	var noted error
@@ -234,6 +236,24 @@ func (s *Session) unavailable(st *stanza.Stanza) error {
 	}
 	s.sv.absent(s, was, directed, st)
 	return nil
+}
+
+// partRooms says unavailable to the rooms that the session is in.
+func (s *Session) partRooms(st *stanza.Stanza) {
+	if s.sv.host == nil {
+		return
+	}
+	s.mu.Lock()
+	var rooms []stanza.Addr
+	for to := range s.directed {
+		if s.sv.hosts(to) {
+			rooms = append(rooms, to)
+		}
+	}
+	s.mu.Unlock()
+	for _, to := range rooms {
+		s.sv.partHosted(to, st.Rewrite(stanza.Edit{From: s.addr, To: to}))
+	}
 }
 
 // absent says unavailable to everybody who saw the session: the watchers and the user's own sessions if it was

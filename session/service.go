@@ -78,6 +78,7 @@ type Service struct {
 	stopHosting context.CancelFunc
 	hostLoops   sync.WaitGroup
 	noteEvery   int // noteStanzas, fewer in tests
+	opening     atomic.Int32
 
 	intake       context.Context // ends with Drain: what waits for room gives up
 	refuseIntake context.CancelFunc

@@ -258,11 +258,11 @@ func TestRoomsSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestRoomGuests: guests come into the rooms that the operator names and no others; the first user who comes there owns it.
+// TestRoomGuests: guests come into the rooms that the operator names and no others; who owns every room owns those, and nobody else.
 func TestRoomGuests(t *testing.T) {
 	long(t)
-	g := gatewayproc.Start(t, map[string]string{"HOLDFAST_GUEST_CONTACTS": roomAddr("lobby")})
-	g.AddUsers("anna")
+	g := gatewayproc.Start(t, map[string]string{"HOLDFAST_GUEST_CONTACTS": roomAddr("lobby"), "HOLDFAST_MUC_ADMINS": bare("anna")})
+	g.AddUsers("anna", "bert")
 	guest, err := xmppclient.Login(within(t, 10*time.Second), g.URL(), xmppclient.Account{Domain: gatewayproc.Domain, Mechanism: "ANONYMOUS"})
 	if err != nil {
 		t.Fatal(err)
@@ -277,9 +277,13 @@ func TestRoomGuests(t *testing.T) {
 	if self := v.enter(lobby, "Visitor", ""); self.Child(nsMUCUser, "x").Child("", "item").Attr("affiliation") != "none" {
 		t.Errorf("a guest is %v", self)
 	}
+	b := available(t, g, "bert", "")
+	if self := b.enter(lobby, "Bert", ""); self.Child(nsMUCUser, "x").Child("", "item").Attr("affiliation") != "none" {
+		t.Errorf("the first user is %v", self)
+	}
 	a := available(t, g, "anna", "")
 	if self := a.enter(lobby, "Ann", ""); self.Child(nsMUCUser, "x").Child("", "item").Attr("affiliation") != "owner" {
-		t.Errorf("the first user is %v", self)
+		t.Errorf("who owns every room is %v", self)
 	}
 	v.send(groupchat(lobby, "g1", "is this the lobby"))
 	a.told(lobby+"/Visitor", "is this the lobby")

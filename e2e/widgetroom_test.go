@@ -15,10 +15,10 @@ import (
 	"holdfast/internal/testkit/xmppclient"
 )
 
-// lobby is a gateway with a room for guests.
+// lobby is a gateway with a room for guests, which romeo looks after, and somebody else.
 func lobby(t *testing.T, more map[string]string) *gatewayproc.Gateway {
 	t.Helper()
-	env := map[string]string{"HOLDFAST_GUEST_CONTACTS": roomAddr("lobby")}
+	env := map[string]string{"HOLDFAST_GUEST_CONTACTS": roomAddr("lobby"), "HOLDFAST_MUC_ADMINS": bare("romeo") + "," + bare("evil")}
 	for k, v := range more {
 		env[k] = v
 	}

@@ -75,9 +75,11 @@ func (r *Room) mayList(session stanza.Addr, a affiliation) bool {
 	return mine >= admin || mine >= member && a >= member && r.options.WhoisAnyone
 }
 
+// appendAffiliated leaves out those who own every room: a list would have whoever encrypts for all on it encrypt for
+// the operator.
 func (r *Room) appendAffiliated(b []byte, a affiliation) []byte {
 	for _, user := range r.affiliated() {
-		if r.affiliations[user] == a {
+		if r.affiliation(user) == a {
 			b = append(append(b, "<item affiliation='"...), a.String()...)
 			b = append(stanza.AppendEscaped(append(b, "' jid='"...), user.String()), "'/>"...)
 		}
@@ -193,6 +195,8 @@ func (r *Room) planAffiliation(by stanza.Addr, item *adminItem, c change) (chang
 	switch {
 	case mine < admin:
 		return c, mstanza.Forbidden
+	case r.limits.serves(c.user):
+		return c, mstanza.NotAllowed
 	case mine < owner && theirs >= admin:
 		return c, mstanza.NotAllowed
 	case mine < owner && c.affiliation >= admin:
@@ -219,8 +223,8 @@ func (r *Room) userOf(item *adminItem) (stanza.Addr, bool) {
 	return stanza.Addr{}, false
 }
 
-// checkAll returns what is wrong with the changes together: nobody would own the room, the list of affiliations
-// would be too long, or there would be too much to tell.
+// checkAll returns what is wrong with the changes together: the last of those who own the room, and not every room,
+// would own it no more, the list of affiliations would be too long, or there would be too much to tell.
 func (r *Room) checkAll(changes []change) mstanza.Condition {
 	after := make(map[stanza.Addr]affiliation, len(changes))
 	told := 0
@@ -236,8 +240,9 @@ func (r *Room) checkAll(changes []change) mstanza.Condition {
 			}
 		}
 	}
-	owners, listed, bytes := 0, 0, 0
+	owned, owners, listed, bytes := false, 0, 0, 0
 	for user, a := range r.affiliations {
+		owned = owned || a == owner
 		if _, changes := after[user]; changes {
 			continue
 		}
@@ -257,7 +262,7 @@ func (r *Room) checkAll(changes []change) mstanza.Condition {
 		}
 	}
 	switch {
-	case owners == 0:
+	case owned && owners == 0:
 		return mstanza.Conflict
 	case listed > max(r.limits.Affiliations, len(r.affiliations)), bytes > maxAffiliated, !r.fits(told):
 		return mstanza.ResourceConstraint

@@ -210,3 +210,36 @@ func TestAdminLists(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Who owns every room is not to be touched by those who own one.
+func TestAdmins(t *testing.T) {
+	h := newHall(t, func(c *Config) { c.Admins = []string{" root@localhost", "eve@localhost"} })
+	h.joinAll("alice/a", "bob/b")
+	h.admin("alice/a", "<item jid='bob@localhost' affiliation='admin'/>")
+	h.configure("membersonly=1")
+	h.joinAll("root/r")
+	if o := h.room.byNick["root"]; o.role != moderator {
+		t.Errorf("enters as %v", o.role)
+	}
+	for _, c := range []struct{ actor, item, want string }{
+		{"alice/a", "jid='root@localhost' affiliation='outcast'", "error id=a not-allowed"},
+		{"alice/a", "jid='eve@localhost' affiliation='member'", "error id=a not-allowed"},
+		{"alice/a", "nick='root' affiliation='none'", "error id=a not-allowed"},
+		{"bob/b", "jid='root@localhost' affiliation='none'", "error id=a not-allowed"},
+		{"carol/c", "jid='root@localhost' affiliation='none'", "error id=a forbidden"},
+		{"root/r", "jid='root@localhost' affiliation='none'", "error id=a not-allowed"},
+		{"bob/b", "nick='root' role='none'", "error id=a not-allowed"},
+		{"alice/a", "nick='root' role='visitor'", "error id=a not-allowed"},
+		{"root/r", "jid='alice@localhost' affiliation='none'", "error id=a conflict"}, // she alone owns this one
+		{"eve/e", "jid='dave@localhost' affiliation='owner'", "result id=a"},
+		{"root/r", "jid='alice@localhost' affiliation='none'", "result id=a"},
+	} {
+		if got := h.admin(c.actor, "<item "+c.item+"/>"); got[0] != c.actor+" < room: iq "+c.want {
+			t.Errorf("%s: %s: %q", c.actor, c.item, got)
+		}
+	}
+	list := string(h.handle("root/r", "", "<iq type='get' id='l'><query xmlns='http://jabber.org/protocol/muc#admin'><item affiliation='owner'/></query></iq>")[0].Stanza.Raw())
+	if strings.Contains(list, "jid='root@") || !strings.Contains(list, "jid='dave@") {
+		t.Error(list)
+	}
+}

@@ -8,13 +8,14 @@
 //
 //   - What Handle returns, and what the room is afterwards, depends on the room's state and the stanza alone: on no
 //     clock, no chance, no other room, no order of a map. The time of a message is that in its stanza id.
-//     MUC_OCCUPANTS, MUC_HISTORY and MUC_AFFILIATIONS are in the state; new values hold for a room that is opened
-//     without one.
+//     The settings are in the state, and so is whether the operator named the room; new ones hold for a room that is
+//     opened without one.
 //   - A Room that is opened from a State answers byte for byte like the one whose State it was.
 //   - One stanza makes a room send at most 16,000. What would take more, as to make a room of very many members-only,
 //     is refused with resource-constraint.
 //   - All that clients can make a room remember is bounded: occupants and their sessions, presences (8 KiB each),
-//     affiliations, the subject, the texts of the configuration, the history (by count, and 256 KiB).
+//     affiliations, the subject, the texts of the configuration, the history (by count, and 256 KiB without the <delay/>
+//     of its messages), the last invitations.
 //   - What a room alone may say, clients cannot make it say: <x/> of muc and muc#user, <occupant-id/>, <stanza-id/>
 //     by the room and <delay/> from it are taken out of what they send.
 //   - A message to all is rewritten once, whatever the number of occupants.
@@ -33,12 +34,22 @@
 // Several sessions of one user may share a nick. The others see one occupant, with the presence that came last, until
 // the last session leaves. Requests to a nick go to the session whose presence is seen, messages to all.
 //
+// # Who owns a room
+//
+// Who enters a room that does not exist creates it and owns it, if users may (MUC_CREATE); guests never may. A room that
+// the operator named ([Rights]) comes to be when anybody enters it, guests too, and nobody owns it by that. The users in
+// MUC_ADMINS own every room. That cannot be taken from them, is in no room's list of owners, and does not make them the
+// last owner, whom a room does not let go.
+//
 // # What is kept
 //
 // A room exists while somebody is in it, or is persistent. [Room.Save] has the [Store] know persistent rooms with all
 // but their occupants, and of public temporary ones that they are there, which is how others find them. A persistent
 // room that is one too many of its creator's (MUC_ROOMS_PER_USER) is found out only there, since Handle may not ask: it
-// goes on as a temporary room, which the log and the metrics say.
+// goes on as a temporary room, which the log and the metrics say. Rooms that the operator named count for nobody.
+//
+// What Save wrote is on the disk before the State says so. All the same a room that is opened from a State is saved once
+// more: a store can lose what it had, with the power or by being brought back from a copy.
 //
 // # Left out
 //

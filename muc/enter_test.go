@@ -95,10 +95,11 @@ func TestEnterRefused(t *testing.T) {
 	}
 }
 
-// A room that the operator named is there for guests, and is owned by the first user who comes.
+// A room that the operator named is there for everybody, and nobody owns it but who owns every room.
 func TestEnterNamed(t *testing.T) {
-	h := newHall(t)
+	h := newHall(t, func(c *Config) { c.Create, c.Admins = CreateNobody, []string{"root@localhost"} })
 	h.named = true
+	h.open(nil)
 	h.expect("guest/g", "g", enter,
 		"guest/g < g: presence none/participant jid=guest/g 110 201",
 		"guest/g < room: message groupchat subject")
@@ -106,17 +107,38 @@ func TestEnterNamed(t *testing.T) {
 		t.Error("the room is not there")
 	}
 	h.expect("alice/a", "alice", enter,
-		"guest/g < alice: presence owner/moderator",
-		"alice/a < g: presence none/participant jid=guest/g",
-		"alice/a < alice: presence owner/moderator jid=alice/a 110",
+		"guest/g < alice: presence none/participant",
+		"alice/a < g: presence none/participant",
+		"alice/a < alice: presence none/participant jid=alice/a 110",
 		"alice/a < room: message groupchat subject")
-	h.expect("bob/b", "bob", enter,
-		"guest/g < bob: presence none/participant",
-		"alice/a < bob: presence none/participant jid=bob/b",
-		"bob/b < g: presence none/participant",
-		"bob/b < alice: presence owner/moderator",
-		"bob/b < bob: presence none/participant jid=bob/b 110",
-		"bob/b < room: message groupchat subject")
+	h.expect("alice/a", "", configuration("persistentroom=1"), "alice/a < room: iq error id=c forbidden")
+	h.expect("root/r", "root", enter,
+		"guest/g < root: presence owner/moderator",
+		"alice/a < root: presence owner/moderator",
+		"root/r < g: presence none/participant jid=guest/g",
+		"root/r < alice: presence none/participant jid=alice/a",
+		"root/r < root: presence owner/moderator jid=root/r 110",
+		"root/r < room: message groupchat subject")
+	// That nobody owns it is no reason not to change what somebody is.
+	for _, item := range []string{
+		"jid='alice@localhost' affiliation='member'", "jid='alice@localhost' affiliation='none'", "jid='guest@localhost' affiliation='outcast'",
+	} {
+		if got := h.admin("root/r", "<item "+item+"/>"); got[0] != "root/r < room: iq result id=a" {
+			t.Errorf("%s: %q", item, got)
+		}
+	}
+}
+
+func TestEnterNamedByUser(t *testing.T) {
+	h := newHall(t)
+	h.named = true
+	h.open(nil)
+	h.expect("alice/a", "alice", enter,
+		"alice/a < alice: presence none/participant jid=alice/a 110 201",
+		"alice/a < room: message groupchat subject")
+	if len(h.room.affiliations) > 0 {
+		t.Errorf("%v", h.room.affiliations)
+	}
 }
 
 func TestEnterWithPassword(t *testing.T) {

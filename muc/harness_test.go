@@ -1,6 +1,7 @@
 package muc
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/xml"
@@ -11,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	mstanza "mellium.im/xmpp/stanza"
 
@@ -25,8 +26,9 @@ var (
 
 // memoryStore is a Store for tests.
 type memoryStore struct {
-	rooms map[stanza.Addr]Kept
-	err   error // of every call
+	rooms  map[stanza.Addr]Kept
+	err    error // of every call
+	failed error // of those that write
 }
 
 func (s *memoryStore) Load(_ context.Context, room stanza.Addr) (Kept, bool, error) {
@@ -35,17 +37,19 @@ func (s *memoryStore) Load(_ context.Context, room stanza.Addr) (Kept, bool, err
 }
 
 func (s *memoryStore) Save(_ context.Context, k Kept) error {
-	if s.err == nil {
+	err := cmp.Or(s.err, s.failed)
+	if err == nil {
 		s.rooms[k.Room] = k
 	}
-	return s.err
+	return err
 }
 
 func (s *memoryStore) Remove(_ context.Context, room stanza.Addr) error {
-	if s.err == nil {
+	err := cmp.Or(s.err, s.failed)
+	if err == nil {
 		delete(s.rooms, room)
 	}
-	return s.err
+	return err
 }
 
 func (s *memoryStore) Public(_ context.Context, host, after string, count int) ([]Kept, error) {
@@ -169,7 +173,7 @@ func (h *hall) handle(from, to, raw string) []Out {
 // expect is do, and compares.
 func (h *hall) expect(from, to, raw string, want ...string) {
 	h.t.Helper()
-	if diff := cmp.Diff(want, h.do(from, to, raw)); diff != "" {
+	if diff := gocmp.Diff(want, h.do(from, to, raw)); diff != "" {
 		h.t.Errorf("%s to %q: %s (-want +got)\n%s", from, to, raw, diff)
 	}
 }

@@ -1,6 +1,7 @@
 package muc
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -16,6 +17,7 @@ const (
 type entry struct {
 	st      *stanza.Stanza // as it was sent to the occupants
 	at      time.Time
+	size    int  // of st when it was added, by which the history counts it: st grows when it is first told
 	delayed bool // st has its <delay/> already
 }
 
@@ -32,19 +34,20 @@ func (e *entry) told(room stanza.Addr) *stanza.Stanza {
 type history struct {
 	all   []entry
 	first int // all before it are gone
-	bytes int // of those that are there
+	bytes int // sizes of those that are there
 }
 
 func (h *history) entries() []entry { return h.all[h.first:] }
 
 // add appends a message and lets go of the oldest beyond the limits.
-func (h *history) add(e entry, count int) {
-	if count == 0 {
+func (h *history) add(e entry, l *limits) {
+	if l.History == 0 {
 		return
 	}
+	e.size = len(e.st.Raw())
 	h.all = append(h.all, e)
-	h.bytes += len(e.st.Raw())
-	h.trim(count)
+	h.bytes += e.size
+	h.trim(l)
 	if h.first > 0 && h.first >= len(h.entries()) {
 		n := copy(h.all, h.entries())
 		clear(h.all[n:])
@@ -52,10 +55,10 @@ func (h *history) add(e entry, count int) {
 	}
 }
 
-// trim lets go of the oldest messages beyond count and beyond what a history may take.
-func (h *history) trim(count int) {
-	for len(h.entries()) > count || h.bytes > maxHistoryBytes {
-		h.bytes -= len(h.all[h.first].st.Raw())
+// trim lets go of the oldest messages beyond the limits.
+func (h *history) trim(l *limits) {
+	for len(h.entries()) > l.History || h.bytes > l.HistoryBytes {
+		h.bytes -= h.all[h.first].size
 		h.all[h.first] = entry{}
 		h.first++
 	}
@@ -71,7 +74,7 @@ type wanted struct {
 // its journal gives the same answer again. What cannot be read is as if it were not there.
 func (r *Room) want(x stanza.Child) wanted {
 	limit := r.maxHistory()
-	w := wanted{count: defaultHistoryCount, chars: maxHistoryBytes}
+	w := wanted{count: defaultHistoryCount, chars: math.MaxInt}
 	var request struct {
 		History *struct {
 			MaxChars   string `xml:"maxchars,attr"`
@@ -89,7 +92,7 @@ func (r *Room) want(x stanza.Child) wanted {
 			w.count = n
 		}
 		if n, err := strconv.Atoi(h.MaxChars); err == nil && n >= 0 {
-			w.chars = min(n, w.chars)
+			w.chars = n
 		}
 		entries := r.history.entries()
 		if n, err := strconv.Atoi(h.Seconds); err == nil && n >= 0 && n < 1<<31 && len(entries) > 0 {

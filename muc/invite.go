@@ -1,12 +1,18 @@
 package muc
 
 import (
+	"slices"
+
 	mstanza "mellium.im/xmpp/stanza"
 
 	"holdfast/stanza"
 )
 
-const maxInvites = 10 // in one message
+const (
+	maxInvites      = 10       // in one message
+	maxInvited      = 100      // that can be declined
+	maxInvitedBytes = 64 << 10 // of their addresses
+)
 
 // mediated is what of a message the room carries out itself.
 type mediated struct {
@@ -79,6 +85,7 @@ func (r *Room) invite(o *occupant, st *stanza.Stanza, all []invitation) {
 		r.refuse(st, mstanza.ResourceConstraint, "the room has too many members")
 		return
 	}
+	r.noteInvited(o.user, invitees)
 	for i, to := range invitees {
 		r.send(r.invitation(o, st, &all[i]), r.addr, to)
 	}
@@ -127,8 +134,46 @@ func (r *Room) mediate(st *stanza.Stanza, inner []byte) *stanza.Stanza {
 	return next
 }
 
-// decline tells an inviter that somebody does not come. Only who is in the room is told, so that it carries nothing
-// to anybody else.
+// invited is an invitation that may be declined.
+type invited struct {
+	By   stanza.Addr `json:"by"`   // bare
+	User stanza.Addr `json:"user"` // bare
+}
+
+// noteInvited remembers the invitations of one message; the oldest beyond the bounds can be declined no more.
+func (r *Room) noteInvited(by stanza.Addr, users []stanza.Addr) {
+	for _, user := range users {
+		i := invited{By: by, User: user.Bare()}
+		r.takeInvited(i)
+		r.invited = append(r.invited, i)
+	}
+	first, bytes := len(r.invited), 0
+	for first > 0 && len(r.invited)-first < maxInvited {
+		bytes += r.invited[first-1].weight()
+		if bytes > maxInvitedBytes {
+			break
+		}
+		first--
+	}
+	r.invited = slices.Delete(r.invited, 0, first)
+	r.spoken = r.options.Persistent
+}
+
+func (i invited) weight() int { return len(i.By.String()) + len(i.User.String()) }
+
+// takeInvited forgets an invitation and reports whether there was one.
+func (r *Room) takeInvited(i invited) bool {
+	at := slices.Index(r.invited, i)
+	if at < 0 {
+		return false
+	}
+	r.invited = slices.Delete(r.invited, at, at+1)
+	r.spoken = r.options.Persistent
+	return true
+}
+
+// decline tells an inviter, who is still in the room, that somebody does not come. It carries nothing to anybody else,
+// and says to nobody who is there.
 func (r *Room) decline(st *stanza.Stanza, d *invitation) {
 	to, err := stanza.ParseAddr(d.To)
 	if err != nil {
@@ -139,22 +184,24 @@ func (r *Room) decline(st *stanza.Stanza, d *invitation) {
 		r.refuse(st, mstanza.NotAcceptable, "the reason is too long")
 		return
 	}
+	inviter, user := to.Bare(), st.From.Bare()
+	if o := r.byNick[to.Resource()]; o != nil && o.addr == to {
+		inviter = o.user
+	}
+	if r.affiliation(user) == outcast || !r.takeInvited(invited{By: inviter, User: user}) {
+		return
+	}
 	b := []byte("<x xmlns='" + stanza.NSMUCUser + "'><decline from='")
-	b = append(stanza.AppendEscaped(b, st.From.Bare().String()), "'>"...)
+	b = append(stanza.AppendEscaped(b, user.String()), "'>"...)
 	if d.Reason != "" {
 		b = append(stanza.AppendEscaped(append(b, "<reason>"...), d.Reason), "</reason>"...)
 	}
 	told := r.mediate(st, append(b, "</decline></x>"...))
-	found := false
 	for _, o := range r.occupants {
-		if o.user == to.Bare() || o.addr == to {
-			found = true
+		if o.user == inviter {
 			for i := range o.sessions {
 				r.send(told, r.addr, o.sessions[i].addr)
 			}
 		}
-	}
-	if !found {
-		r.refuse(st, mstanza.ItemNotFound, "")
 	}
 }

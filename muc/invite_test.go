@@ -1,6 +1,7 @@
 package muc
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -57,10 +58,55 @@ func TestDecline(t *testing.T) {
 	}
 	h := newHall(t)
 	h.joinAll("alice/a", "bob/b")
+	h.expect("dave/d", "", declining("bob@localhost")) // nobody invited him
+	h.do("bob/b", "", inviting("dave@localhost", "erin@localhost/e"))
+	h.do("alice/a", "", inviting("dave@localhost"))
+	h.open(h.room.State())
+	h.expect("frank/f", "", declining("bob@localhost"))
+	h.expect("dave/d", "", declining("erin@localhost"))
 	h.expect("dave/d", "", declining("bob@localhost"), "bob/b < room: message decline=dave@localhost,No")
+	h.expect("dave/d", "", declining("bob@localhost")) // once
 	h.expect("dave/d", "", declining("coven@conference.localhost/alice"), "alice/a < room: message decline=dave@localhost,No")
-	h.expect("dave/d", "", declining("erin@localhost"), "dave/d < room: message error item-not-found")
+	h.expect("dave/d", "", declining("coven@conference.localhost/alice"))
+	h.expect("dave/d", "", declining("coven@conference.localhost/nobody"))
 	h.expect("dave/d", "", declining("@"), "dave/d < room: message error jid-malformed")
+	h.do("bob/b", "bob", "<presence type='unavailable'/>")
+	h.expect("erin/e", "", declining("bob@localhost")) // who is gone is told nothing
+	h.do("alice/a", "", inviting("erin@localhost"))
+	h.admin("alice/a", "<item jid='erin@localhost' affiliation='outcast'/>")
+	h.expect("erin/e", "", declining("alice@localhost"))
+}
+
+// The room remembers the last invitations, also when nobody was in it meanwhile.
+func TestInvitedBounds(t *testing.T) {
+	h := newHall(t)
+	h.joinAll("alice/a")
+	h.configure("persistentroom=1")
+	h.save()
+	for i := range 2 * maxInvited {
+		h.do("alice/a", "", inviting(fmt.Sprintf("u%d@localhost", i), "again@localhost"))
+	}
+	if !h.room.Dirty() {
+		t.Error("the invitations are not saved")
+	}
+	h.do("alice/a", "alice", "<presence type='unavailable'/>")
+	h.save()
+	h.open(nil)
+	want := fmt.Sprintf("u%d@localhost", 2*maxInvited-1)
+	if n := len(h.room.invited); n != maxInvited || h.room.invited[n-2].User.String() != want {
+		t.Errorf("%d invitations: %v", n, h.room.invited)
+	}
+	h.joinAll("alice/a")
+	for i := range maxInvited {
+		h.do("alice/a", "", inviting(strings.Repeat("x", 1000)+fmt.Sprintf("%d@localhost", i)))
+	}
+	bytes := 0
+	for _, i := range h.room.invited {
+		bytes += i.weight()
+	}
+	if bytes > maxInvitedBytes || bytes < maxInvitedBytes-2000 {
+		t.Errorf("%d bytes of addresses", bytes)
+	}
 }
 
 // §7.13, §8.6.

@@ -16,6 +16,8 @@ func (r *Room) handleIQ(st *stanza.Stanza) {
 		if st.To.IsFull() {
 			r.routeAnswer(st)
 		}
+	case !r.exists() && st.To.IsFull(): // XEP-0410 §3.3: the client is not in the room
+		r.refuse(st, mstanza.NotAcceptable, "you are not in the room")
 	case !r.exists():
 		r.refuse(st, mstanza.ItemNotFound, "this room does not exist")
 	case st.To.IsFull():
@@ -74,8 +76,11 @@ func (r *Room) handleOccupantIQ(st *stanza.Stanza) {
 // routeAnswer brings the answer to a request that was passed on back to the session that asked.
 func (r *Room) routeAnswer(st *stanza.Stanza) {
 	from, to := r.bySession[st.From], r.byNick[st.To.Resource()]
+	if from == nil || to == nil {
+		return
+	}
 	resource, id, ok := parseReturnID(st.Attr("id"))
-	if from == nil || to == nil || !ok {
+	if !ok {
 		return
 	}
 	for i := range to.sessions {

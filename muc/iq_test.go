@@ -13,7 +13,9 @@ const ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"
 // XEP-0410 §3.3.
 func TestSelfPing(t *testing.T) {
 	h := newHall(t)
-	h.expect("bob/b", "bob", ping, "bob/b < bob: iq error id=p item-not-found")
+	h.expect("bob/b", "bob", ping, "bob/b < bob: iq error id=p not-acceptable")
+	h.expect("bob/b", "bob", "<iq type='set' id='p'><vCard xmlns='vcard-temp'/></iq>", "bob/b < bob: iq error id=p not-acceptable")
+	h.expect("bob/b", "", ping, "bob/b < room: iq error id=p item-not-found")
 	h.joinAll("alice/a", "bob/b")
 	h.expect("bob/b", "bob", ping, "bob/b < bob: iq result id=p")
 	h.expect("bob/other", "bob", ping, "bob/other < bob: iq error id=p not-acceptable")

@@ -104,8 +104,8 @@ func (r *Room) denyMembership(st *stanza.Stanza) {
 // join lets a session in, or says why not (§7.2).
 func (r *Room) join(st *stanza.Stanza, x stanza.Child, s session) {
 	user := s.addr.Bare()
-	created, mayOwn := !r.exists(), r.sv.mayCreateRoom(user)
-	if created && !mayOwn && !r.sv.rights.Named(r.addr) {
+	created := !r.exists()
+	if created && !r.mayCreate(user) {
 		r.refuse(st, mstanza.NotAllowed, "this room does not exist")
 		return
 	}
@@ -113,13 +113,7 @@ func (r *Room) join(st *stanza.Stanza, x stanza.Child, s session) {
 		return
 	}
 	if created {
-		r.creator = r.nobody()
-		r.dirty = true
-	}
-	if mayOwn && r.creator == r.nobody() {
-		r.creator = user
-		r.affiliations[user] = owner
-		r.dirty = true
+		r.create(user)
 	}
 	o := r.attach(st.To, r.roleFor(r.affiliation(user)), s)
 	r.sv.metrics.joins.Inc()
@@ -129,6 +123,19 @@ func (r *Room) join(st *stanza.Stanza, x stanza.Child, s session) {
 		codes = []int{statusCreated}
 	}
 	r.welcome(o, x, s.addr, codes)
+}
+
+func (r *Room) mayCreate(user stanza.Addr) bool {
+	return r.limits.Named || r.limits.Create && r.sv.rights.Create(user)
+}
+
+// create makes the room one that exists. Who enters first owns it, unless it is the operator's.
+func (r *Room) create(user stanza.Addr) {
+	r.creator, r.dirty = r.nobody(), true
+	if !r.limits.Named {
+		r.creator = user
+		r.affiliations[user] = owner
+	}
 }
 
 // admits reports whether a user may come in, and says so if not.

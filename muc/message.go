@@ -53,7 +53,7 @@ func (r *Room) handleGroupchat(o *occupant, st *stanza.Stanza) {
 		r.subject = entry{st: said, at: r.timeOf(st)}
 		r.changed()
 	case st.Payloads().Has(stanza.Body) && !st.Payloads().Has(stanza.HintNoStore):
-		r.history.add(entry{st: said, at: r.timeOf(st)}, r.limits.History)
+		r.history.add(entry{st: said, at: r.timeOf(st)}, &r.limits)
 		r.spoken = r.options.Persistent
 	}
 }
@@ -107,7 +107,7 @@ func (r *Room) handlePrivate(o *occupant, st *stanza.Stanza) {
 // pass sends a stripped message of o to all sessions of target.
 func (r *Room) pass(o, target *occupant, st *stanza.Stanza) {
 	mark := append([]byte("<x xmlns='"+stanza.NSMUCUser+"'/>"), o.id...)
-	said := st.Rewrite(stanza.Edit{From: o.addr, Append: mark})
+	said := st.Rewrite(stanza.Edit{From: o.addr, Without: stanza.Delay, DelayBy: r.ours, Append: mark})
 	for i := range target.sessions {
 		r.send(said, o.addr, target.sessions[i].addr)
 	}
@@ -126,7 +126,8 @@ var unreachable = map[mstanza.Condition]bool{
 	mstanza.ServiceUnavailable:   true,
 }
 
-// handleError removes who cannot be reached. Another error is an occupant's answer to a private message.
+// handleError removes who cannot be reached. Another error is an occupant's answer to a private message; only the error
+// goes along, and only from who may write such messages, so that it is not a way to write them.
 func (r *Room) handleError(o *occupant, st *stanza.Stanza) {
 	if o == nil {
 		return
@@ -135,8 +136,15 @@ func (r *Room) handleError(o *occupant, st *stanza.Stanza) {
 		r.drop(o, st.From)
 		return
 	}
-	if target := r.byNick[st.To.Resource()]; target != nil && st.To.IsFull() {
-		r.pass(o, target, r.strip(st, true))
+	target := r.byNick[st.To.Resource()]
+	if target == nil || !st.To.IsFull() || !r.options.mayWrite(o.role) {
+		return
+	}
+	c, _ := st.Find(stanza.NSClient, "error")
+	answer := stanza.New(stanza.Message, "error", st.Attr("id"), o.addr, stanza.Addr{}, c.Raw())
+	answer.ID = st.ID
+	if answer.NumChildren() == 1 { // it can stand alone
+		r.pass(o, target, answer)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"holdfast/stanza"
 )
 
@@ -212,6 +214,39 @@ func TestHistoryBounds(t *testing.T) {
 	check(1)
 }
 
+// A room that was opened again lets go of the same messages, whether they were told to somebody or not.
+func TestHistoryBytesOpenedAgain(t *testing.T) {
+	h := newHall(t)
+	h.joinAll("alice/a")
+	h.room.limits.HistoryBytes = 2500
+	say := func() {
+		h.do("alice/a", "", "<message type='groupchat'><body>"+strings.Repeat("x", 100)+"</body></message>")
+	}
+	for range 10 {
+		say()
+	}
+	h.joinAll("bob/b") // is told them, by which they grow
+	original, now := h.room, h.now
+	h.open(original.State())
+	again := h.room
+	for _, r := range []*Room{original, again} {
+		h.room, h.now = r, now
+		for range 15 {
+			say()
+		}
+	}
+	if diff := cmp.Diff(string(original.State()), string(again.State())); diff != "" {
+		t.Errorf("-original +opened again\n%s", diff)
+	}
+	sizes := 0
+	for _, e := range original.history.entries() {
+		sizes += e.size
+	}
+	if original.history.bytes != sizes || sizes > 2500 || sizes < 2000 {
+		t.Errorf("%d bytes, counted %d", sizes, original.history.bytes)
+	}
+}
+
 func TestHistoryOff(t *testing.T) {
 	h := newHall(t, func(c *Config) { c.History = 0 })
 	h.joinAll("alice/a")
@@ -247,6 +282,82 @@ func TestPrivateMessage(t *testing.T) {
 		if got := h.do("bob/b", "alice", whisper); (len(got) == 2) != c.bob {
 			t.Errorf("%s: %q", c.allow, got)
 		}
+	}
+}
+
+// What is said to one is not made to look like the room's history, either.
+func TestDelayForged(t *testing.T) {
+	const delays = "<delay xmlns='urn:xmpp:delay' from='coven@conference.localhost' stamp='2002-01-01T00:00:00Z'/>" +
+		"<delay xmlns='urn:xmpp:delay' from='conference.localhost' stamp='2002-01-01T00:00:00Z'/>" +
+		"<delay xmlns='urn:xmpp:delay' from='bob@localhost/b' stamp='2002-01-01T00:00:00Z'/>"
+	h := newHall(t)
+	h.joinAll("alice/a", "bob/b")
+	for _, raw := range []string{
+		"<message type='chat'><body>psst</body>" + delays + "</message>",
+		"<message>" + delays + "<body>psst</body></message>",
+	} {
+		if s := look(t, wire(h.handle("bob/b", "alice", raw)[0])); len(s.Delay) != 1 || s.Body != "psst" {
+			t.Errorf("%s: %+v", raw, s)
+		}
+	}
+	for _, raw := range []string{
+		"<presence><show>away</show>" + delays + "</presence>",
+		"<presence>" + delays + "<x xmlns='http://jabber.org/protocol/muc'/></presence>",
+		"<presence type='unavailable'>" + delays + "</presence>",
+	} {
+		for _, o := range h.handle("bob/b", "bob", raw) {
+			if s := look(t, wire(o)); o.From.Resource() == "bob" && len(s.Delay) != 1 {
+				t.Errorf("%s: %s", raw, wire(o).Raw())
+			}
+		}
+	}
+}
+
+// An answer with an error is no way to say something.
+func TestErrorPassedOn(t *testing.T) {
+	const raw = "<message type='error' id='p'><body>psst</body><x xmlns='jabber:x:oob'/>" +
+		"<error type='cancel'><not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>"
+	h := newHall(t)
+	h.joinAll("alice/a", "bob/b")
+	outs := h.handle("bob/b", "alice", raw)
+	if got := strings.Join(lines(t, outs), "\n"); got != "alice/a < bob: message error not-allowed" {
+		t.Fatal(got)
+	}
+	st := wire(outs[0])
+	if s := look(t, st); st.NumChildren() != 3 || st.Attr("id") != "p" || st.ID.IsZero() || s.X == nil || len(s.Occupant) != 1 {
+		t.Errorf("%s", st.Raw())
+	}
+	h.expect("bob/b", "", raw)
+	h.expect("bob/b", "nobody", raw)
+	// Its prefix is declared where it does not go along.
+	h.expect("bob/b", "alice", "<message type='error' xmlns:s='urn:ietf:params:xml:ns:xmpp-stanzas'><error type='cancel'><s:not-allowed/></error></message>")
+	h.configure("allowpm=moderators")
+	h.expect("bob/b", "alice", raw)
+	h.expect("alice/a", "bob", raw, "bob/b < alice: message error not-allowed")
+}
+
+// Errors of those who are not in the room are not even read.
+func TestErrorOfStranger(t *testing.T) {
+	const inner = " type='error' id='e'><error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></"
+	h := newHall(t)
+	for _, name := range []string{"empty", "used"} {
+		before := string(h.room.State())
+		for _, kind := range []string{"message", "presence", "iq"} {
+			for _, to := range []string{"", "alice"} {
+				st := h.parse("carol/c", to, "<"+kind+inner+kind+">")
+				if n := testing.AllocsPerRun(100, func() {
+					if outs := h.room.Handle(st); outs != nil {
+						t.Fatalf("%q", lines(t, outs))
+					}
+				}); n > 0 && testing.CoverMode() == "" {
+					t.Errorf("%s to %q of a room that is %s: %v allocations", kind, to, name, n)
+				}
+			}
+		}
+		if string(h.room.State()) != before {
+			t.Errorf("the room that was %s is another one", name)
+		}
+		h.joinAll("alice/a")
 	}
 }
 

@@ -63,6 +63,9 @@ func (r *Room) occupantID(user stanza.Addr) []byte {
 
 // affiliation returns what a user is to the room.
 func (r *Room) affiliation(user stanza.Addr) affiliation {
+	if r.limits.serves(user) {
+		return owner
+	}
 	if a, ok := r.affiliations[user]; ok {
 		return a
 	}
@@ -207,7 +210,7 @@ func (r *Room) render(o *occupant, base *stanza.Stanza, n notice, f audience) *s
 	b = appendStatus(b, n.codes...)
 	b = append(b, "</x>"...)
 	b = append(b, o.id...)
-	return base.Rewrite(stanza.Edit{From: o.addr, Append: b})
+	return base.Rewrite(stanza.Edit{From: o.addr, Without: stanza.Delay, DelayBy: r.ours, Append: b})
 }
 
 func appendStatus(b []byte, codes ...int) []byte {

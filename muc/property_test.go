@@ -14,7 +14,7 @@ import (
 
 // step is one stanza that a client might send.
 func step(t *rapid.T) (from, to, raw string) {
-	users := []string{"alice", "bob", "carol", "guest"}
+	users := []string{"alice", "bob", "carol", "guest", "root"}
 	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
 	user := func() string { return pick("user", users...) }
 	nick := func() string { return pick("nick", "alice", "bob", "carol", "dave") }
@@ -24,7 +24,7 @@ func step(t *rapid.T) (from, to, raw string) {
 		return "<iq type='set' id='a'><query xmlns='http://jabber.org/protocol/muc#admin'>" + item + "</query></iq>"
 	}
 	switch pick("what", "enter", "enter", "enter", "presence", "presence", "leave", "say", "say", "say", "private", "subject", "kick", "role",
-		"affiliation", "affiliation", "configure", "configure", "invite", "error", "ping", "ask", "answer", "info", "items", "list", "form", "destroy") {
+		"affiliation", "affiliation", "configure", "configure", "invite", "decline", "error", "ping", "ask", "answer", "info", "items", "list", "form", "destroy") {
 	case "enter":
 		to = nick()
 		raw = "<presence><show>" + pick("show", "away", "xa", "dnd") + "</show><x xmlns='http://jabber.org/protocol/muc'>" +
@@ -56,6 +56,8 @@ func step(t *rapid.T) (from, to, raw string) {
 		}), 1, 4, func(s string) string { return s }).Draw(t, "fields")...)
 	case "invite":
 		raw = inviting(user() + "@localhost")
+	case "decline":
+		raw = "<message><x xmlns='http://jabber.org/protocol/muc#user'><decline to='" + user() + "@localhost'/></x></message>"
 	case "error":
 		to = nick()
 		raw = "<" + pick("kind", "message", "presence") + " type='error'><error type='cancel'><" + pick("condition", "gone", "not-acceptable") + " xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></"
@@ -135,7 +137,8 @@ func checkBounds(t testing.TB, r *Room, outs []Out) {
 		t.Fatalf("%d stanzas", len(outs))
 	case sessions != r.sessions || len(r.bySession) != sessions || len(r.byNick) != len(r.occupants):
 		t.Fatalf("%d sessions, counted %d, found %d", sessions, r.sessions, len(r.bySession))
-	case len(r.affiliations) > r.limits.Affiliations, len(r.history.entries()) > r.limits.History:
+	case len(r.affiliations) > r.limits.Affiliations, len(r.history.entries()) > r.limits.History,
+		r.history.bytes > r.limits.HistoryBytes, len(r.invited) > maxInvited:
 		t.Fatalf("%d affiliations, %d messages", len(r.affiliations), len(r.history.entries()))
 	case r.exists() && r.creator != r.nobody() && !slices.ContainsFunc(r.affiliated(), func(u stanza.Addr) bool { return r.affiliations[u] == owner }):
 		t.Fatal("nobody owns the room")
@@ -155,12 +158,18 @@ func printed(outs []Out) string {
 // A room that is taken down and opened again from its state at any time is the same room, and what it told everybody
 // is who is in it.
 func TestProperties(t *testing.T) {
-	small := func(c *Config) { c.Occupants, c.History, c.Affiliations = 4, 5, 5 }
+	small := func(c *Config) {
+		c.Occupants, c.History, c.Affiliations, c.Admins = 4, 5, 5, []string{"root@localhost"}
+	}
 	h := newHall(t, small)
+	restarted := newHall(t, func(c *Config) { c.Create, c.Admins = CreateNobody, []string{"alice@localhost"} })
 	rapid.Check(t, func(rt *rapid.T) {
 		h.now = 0
 		clear(h.store.rooms)
+		h.named = rapid.Bool().Draw(rt, "named")
+		restarted.named = !h.named
 		h.open(nil)
+		h.room.limits.HistoryBytes = 1500
 		one, err := h.sv.Open(t.Context(), coven, h.room.State())
 		if err != nil {
 			rt.Fatal(err)
@@ -171,7 +180,7 @@ func TestProperties(t *testing.T) {
 			from, to, raw := step(rt)
 			st := h.parse(from, to, raw)
 			if rapid.IntRange(0, 3).Draw(rt, "open") == 0 {
-				if other, err = h.sv.Open(t.Context(), coven, other.State()); err != nil {
+				if other, err = restarted.sv.Open(t.Context(), coven, other.State()); err != nil {
 					rt.Fatal(err)
 				}
 			}

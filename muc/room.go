@@ -34,6 +34,7 @@ type Room struct {
 	affiliations map[stanza.Addr]affiliation
 	history      history
 	subject      entry
+	invited      []invited // those who may decline, in the order in which they were invited
 
 	occupants []*occupant // in the order in which they came
 	byNick    map[string]*occupant
@@ -44,6 +45,7 @@ type Room struct {
 	spoken  bool // the same for messages, which have time
 	saved   time.Time
 	granted bool // the store has the room among the persistent ones of its creator
+	unsure  bool // the store may have lost what the State says it has; not in the State
 
 	outs []Out                  // of the stanza that is being handled
 	ours func(stanza.Addr) bool // whether an address is the room's or the host's
@@ -53,7 +55,7 @@ func (s *Service) newRoom(addr stanza.Addr) *Room {
 	r := &Room{
 		sv:        s,
 		addr:      addr,
-		limits:    s.cfg.limits(),
+		limits:    s.limits(addr),
 		byNick:    make(map[string]*occupant),
 		bySession: make(map[stanza.Addr]*occupant),
 	}
@@ -69,6 +71,7 @@ func (r *Room) clear() {
 	r.affiliations = make(map[stanza.Addr]affiliation)
 	r.history = history{}
 	r.subject = entry{}
+	r.invited = nil
 	r.occupants = nil
 	clear(r.byNick)
 	clear(r.bySession)
@@ -79,7 +82,7 @@ func (r *Room) clear() {
 // exists reports whether somebody is in the room or it is kept.
 func (r *Room) exists() bool { return !r.creator.IsZero() }
 
-// nobody stands for the creator of a room that the operator named, until somebody enters who may create rooms.
+// nobody stands for the creator of a room that the operator named.
 func (r *Room) nobody() stanza.Addr { return r.addr.Server() }
 
 // endIfEmpty ends a temporary room that nobody is in. The next one here is another room, with other occupant ids.

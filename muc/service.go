@@ -14,6 +14,7 @@ import (
 // Service is all rooms of a gateway. It is safe for concurrent use.
 type Service struct {
 	cfg     Config
+	admins  []stanza.Addr
 	store   Store
 	rights  Rights
 	log     *slog.Logger
@@ -22,18 +23,23 @@ type Service struct {
 	served  map[string]bool        // the hosts
 }
 
-// Rights are what others decide. What they say of an address may not change.
+// Rights are what others decide.
 type Rights struct {
-	// Create reports whether a user may create rooms, where anybody may.
+	// Create reports whether a user may create rooms, where anybody may. What it says of an address may never change.
 	Create func(user stanza.Addr) bool
-	// Named reports whether a room is one that the operator named: it is there for everybody who enters.
+	// Named reports whether a room is one that the operator named: it is there for everybody who enters. A room that is
+	// opened from its State keeps to what was said when it was opened without.
 	Named func(room stanza.Addr) bool
 }
 
 // New returns the rooms of the users of domains. cfg must be valid.
 func New(cfg Config, domains []stanza.Addr, store Store, rights Rights, log *slog.Logger, reg prometheus.Registerer) (*Service, error) {
+	admins, err := cfg.admins()
+	if err != nil {
+		return nil, fmt.Errorf("muc: %w", err)
+	}
 	s := &Service{
-		cfg: cfg, store: store, rights: rights, log: log, metrics: newMetrics(reg),
+		cfg: cfg, admins: admins, store: store, rights: rights, log: log, metrics: newMetrics(reg),
 		hosts: make(map[string]stanza.Addr), served: make(map[string]bool),
 	}
 	if !cfg.Enabled {
@@ -59,10 +65,6 @@ func (s *Service) Host(domain string) (stanza.Addr, bool) {
 	return host, ok
 }
 
-func (s *Service) mayCreateRoom(user stanza.Addr) bool {
-	return s.cfg.Create == CreateUsers && s.rights.Create(user)
-}
-
 // secretSize is the bytes of what occupant ids are made with.
 const secretSize = 32
 
@@ -78,6 +80,7 @@ func (s *Service) Open(ctx context.Context, addr stanza.Addr, state []byte) (*Ro
 		if err := r.restore(state); err != nil {
 			return nil, fmt.Errorf("muc: state of a room: %w", err)
 		}
+		r.unsure = true
 		return r, nil
 	}
 	r.secret = make([]byte, secretSize)
@@ -94,8 +97,8 @@ func (s *Service) Open(ctx context.Context, addr stanza.Addr, state []byte) (*Ro
 		if err := r.restore(kept.State); err != nil {
 			return nil, fmt.Errorf("muc: kept state of a room: %w", err)
 		}
-		r.limits, r.granted, r.dirty, r.spoken = s.cfg.limits(), true, false, false
-		r.history.trim(r.limits.History)
+		r.granted = true
+		r.history.trim(&r.limits)
 	}
 	return r, nil
 }

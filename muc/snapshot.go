@@ -23,6 +23,7 @@ type snapshot struct {
 	Affiliations []keptAffiliation `json:"affiliations,omitempty"`
 	History      []keptMessage     `json:"history,omitempty"`
 	Subject      *keptMessage      `json:"subject,omitempty"`
+	Invited      []invited         `json:"invited,omitempty"`
 	Live         *liveState        `json:"live,omitempty"` // not in what the store has
 }
 
@@ -42,6 +43,7 @@ type keptAffiliation struct {
 type keptMessage struct {
 	ID      stanza.ID `json:"id"`
 	At      int64     `json:"at"` // milliseconds since 1970
+	Size    int       `json:"size,omitempty"`
 	Delayed bool      `json:"delayed,omitempty"`
 	Raw     string    `json:"raw"`
 }
@@ -73,7 +75,7 @@ func (r *Room) State() []byte {
 
 // kept is the part of the room that outlives its occupants.
 func (r *Room) kept() *snapshot {
-	s := &snapshot{Version: snapshotVersion, Seed: r.secret, Options: r.options, Creator: r.creator}
+	s := &snapshot{Version: snapshotVersion, Seed: r.secret, Options: r.options, Creator: r.creator, Invited: r.invited}
 	for _, user := range r.affiliated() {
 		s.Affiliations = append(s.Affiliations, keptAffiliation{User: user, Affiliation: r.affiliations[user]})
 	}
@@ -98,7 +100,7 @@ func (r *Room) affiliated() []stanza.Addr {
 }
 
 func keepMessage(e entry) keptMessage {
-	return keptMessage{ID: e.st.ID, At: e.at.UnixMilli(), Delayed: e.delayed, Raw: string(e.st.Raw())}
+	return keptMessage{ID: e.st.ID, At: e.at.UnixMilli(), Size: e.size, Delayed: e.delayed, Raw: string(e.st.Raw())}
 }
 
 // encode leaves markup readable, and short.
@@ -121,7 +123,7 @@ func (r *Room) restore(state []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("version %d is not known", s.Version)
 	}
-	r.secret, r.options, r.creator = s.Seed, s.Options, s.Creator
+	r.secret, r.options, r.creator, r.invited = s.Seed, s.Options, s.Creator, s.Invited
 	for _, k := range s.Affiliations {
 		r.affiliations[k.User] = k.Affiliation
 	}
@@ -131,7 +133,7 @@ func (r *Room) restore(state []byte) error {
 			return err
 		}
 		r.history.all = append(r.history.all, e)
-		r.history.bytes += len(e.st.Raw())
+		r.history.bytes += e.size
 	}
 	if s.Subject != nil {
 		e, err := s.Subject.entry()
@@ -162,11 +164,11 @@ func (r *Room) restoreOccupants(all []keptOccupant) error {
 
 func (k *keptMessage) entry() (entry, error) {
 	st, err := stanza.Parse([]byte(k.Raw), k.ID)
-	return entry{st: st, at: time.UnixMilli(k.At), delayed: k.Delayed}, err
+	return entry{st: st, at: time.UnixMilli(k.At), size: k.Size, delayed: k.Delayed}, err
 }
 
 // Dirty reports whether Save has something to do.
-func (r *Room) Dirty() bool { return r.dirty || r.spoken }
+func (r *Room) Dirty() bool { return r.dirty || r.spoken || r.unsure }
 
 // saveEvery is how often a room that people talk in is saved for its messages alone, which are in the journal until
 // then. When the last one has left it is saved at once.
@@ -174,7 +176,7 @@ const saveEvery = time.Minute
 
 // due reports whether what is to be saved may not wait.
 func (r *Room) due() bool {
-	return r.dirty || r.spoken && (r.Idle() || time.Since(r.saved) >= saveEvery)
+	return r.dirty || r.unsure || r.spoken && (r.Idle() || time.Since(r.saved) >= saveEvery)
 }
 
 // Save makes the store have what is kept of the room: of a persistent one all but its occupants, of a temporary one
@@ -193,7 +195,7 @@ func (r *Room) Save(ctx context.Context) (changed bool, err error) {
 		if err := r.sv.store.Remove(ctx, r.addr); err != nil {
 			return true, fmt.Errorf("muc: remove a room: %w", err)
 		}
-		r.dirty, r.spoken = false, false
+		r.dirty, r.spoken, r.unsure = false, false, false
 		return true, nil
 	}
 	k := Kept{
@@ -206,15 +208,15 @@ func (r *Room) Save(ctx context.Context) (changed bool, err error) {
 	if err := r.sv.store.Save(ctx, k); err != nil {
 		return true, fmt.Errorf("muc: save a room: %w", err)
 	}
-	r.dirty, r.spoken, r.granted, r.saved = false, false, k.Persistent, time.Now()
+	r.dirty, r.spoken, r.unsure, r.granted, r.saved = false, false, false, k.Persistent, time.Now()
 	return true, nil
 }
 
-// grant counts the rooms of the creator before one more is kept. It is done here because what Handle does may not
-// depend on other rooms.
+// grant counts the rooms of the creator before one more is kept; the operator's rooms count for nobody. It is done here
+// because what Handle does may not depend on other rooms.
 func (r *Room) grant(ctx context.Context) error {
 	limit := r.sv.cfg.RoomsPerUser
-	if !r.exists() || !r.options.Persistent || r.granted || limit == 0 {
+	if !r.exists() || !r.options.Persistent || r.granted || limit == 0 || r.creator == r.nobody() {
 		return nil
 	}
 	// After a crash the store may have it already.

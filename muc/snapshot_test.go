@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"holdfast/stanza"
@@ -195,6 +196,159 @@ func TestLimitsInState(t *testing.T) {
 	if other.room.limits.Occupants != 7 {
 		t.Error("the limits are not those of the settings")
 	}
+}
+
+// A room that was opened from its State answers by the settings that it was opened with first.
+func TestSettingsInState(t *testing.T) {
+	states := func(h *hall) (all []string) {
+		for _, state := range [][]byte{nil, h.room.State()} {
+			if state != nil {
+				h.open(state)
+			}
+			for _, from := range []string{"guest/g", "alice/a", "root/r"} {
+				all = append(all, h.join(from, "nick")...)
+				all = append(all, h.do(from, "", configuration("roomname=x"))...)
+				h.do(from, "nick", "<presence type='unavailable'/>")
+			}
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		named  bool
+	}{
+		{"users", func(*Config) {}, false},
+		{"nobody", func(c *Config) { c.Create = CreateNobody }, false},
+		{"named", func(c *Config) { c.Create = CreateNobody }, true},
+		{"admins", func(c *Config) { c.Admins = []string{"root@localhost"} }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHall(t, c.change)
+			h.named = c.named
+			h.open(nil)
+			other := newHall(t, func(cfg *Config) {
+				c.change(cfg)
+				if cfg.Admins == nil {
+					cfg.Admins = []string{"alice@localhost"}
+				} else {
+					cfg.Admins = nil
+				}
+				cfg.Create = map[string]string{CreateUsers: CreateNobody, CreateNobody: CreateUsers}[cfg.Create]
+			})
+			other.named = !c.named
+			other.open(h.room.State())
+			if diff := cmp.Diff(states(h), states(other)); diff != "" {
+				t.Errorf("-before +under other settings\n%s", diff)
+			}
+			if diff := cmp.Diff(string(h.room.State()), string(other.room.State())); diff != "" {
+				t.Errorf("-before +under other settings\n%s", diff)
+			}
+		})
+	}
+}
+
+// What the State says is saved the database may have lost with the power.
+func TestSaveOnceMore(t *testing.T) {
+	h := newHall(t)
+	h.joinAll("alice/a")
+	h.configure("persistentroom=1")
+	h.save()
+	saved, state := h.store.rooms[coven], h.room.State()
+	delete(h.store.rooms, coven)
+	h.open(state)
+	if string(h.room.State()) != string(state) {
+		t.Error("the state is another one")
+	}
+	h.store.failed = errors.New("away")
+	if _, err := h.room.Save(t.Context()); err == nil || !h.room.Dirty() {
+		t.Error("it is saved, and the store is away")
+	}
+	h.store.failed = nil
+	h.save()
+	if k := h.store.rooms[coven]; string(k.State) != string(saved.State) {
+		t.Errorf("%+v", k)
+	}
+	if changed, err := h.room.Save(t.Context()); changed || err != nil {
+		t.Error("it is saved again and again")
+	}
+	// Also the end of a room may be lost.
+	h.do("alice/a", "", "<iq type='set' id='d'><query xmlns='http://jabber.org/protocol/muc#owner'><destroy/></query></iq>")
+	h.save()
+	h.store.rooms[coven] = saved
+	h.open(h.room.State())
+	h.save()
+	if len(h.store.rooms) > 0 {
+		t.Error("the room has come back")
+	}
+}
+
+// Whoever has another State after Save is told so, whether it succeeds or not.
+func TestSaveChanged(t *testing.T) {
+	full := func(h *hall) {
+		room := stanza.MustParseAddr("other@conference.localhost")
+		h.store.rooms[room] = Kept{Room: room, Persistent: true, Creator: stanza.MustParseAddr("alice@localhost")}
+	}
+	persistent := func(h *hall) { h.configure("persistentroom=1") }
+	leave := func(h *hall) { h.do("alice/a", "alice", "<presence type='unavailable'/>") }
+	for _, c := range []struct {
+		name   string
+		before []func(*hall)
+	}{
+		{"temporary", nil},
+		{"hidden", []func(*hall){func(h *hall) { h.configure("publicroom=0") }}},
+		{"ended", []func(*hall){leave}},
+		{"persistent", []func(*hall){persistent}},
+		{"one too many", []func(*hall){full, persistent}},
+		{"one too many and left", []func(*hall){full, persistent, leave}},
+		{"opened again", []func(*hall){persistent, (*hall).save, func(h *hall) { h.open(h.room.State()) }}},
+		{"spoken", []func(*hall){persistent, (*hall).save, func(h *hall) {
+			h.do("alice/a", "", "<message type='groupchat'><body>hello</body></message>")
+		}, leave}},
+	} {
+		for _, fail := range []func(*memoryStore, error){
+			func(*memoryStore, error) {},
+			func(s *memoryStore, err error) { s.failed = err },
+			func(s *memoryStore, err error) { s.err = err },
+		} {
+			h := newHall(t, func(cfg *Config) { cfg.RoomsPerUser = 1 })
+			h.joinAll("alice/a")
+			for _, f := range c.before {
+				f(h)
+			}
+			fail(h.store, errors.New("away"))
+			for range 3 {
+				before := string(h.room.State())
+				changed, err := h.room.Save(t.Context())
+				if !changed && string(h.room.State()) != before {
+					t.Errorf("%s: another state, and it does not say so; %v", c.name, err)
+				}
+			}
+			h.store.err, h.store.failed = nil, nil
+			h.save()
+		}
+	}
+}
+
+// The operator's rooms count for nobody.
+func TestSaveNamed(t *testing.T) {
+	h := newHall(t, func(c *Config) { c.RoomsPerUser, c.Admins = 1, []string{"alice@localhost"} })
+	h.named = true
+	h.open(nil)
+	h.joinAll("alice/a")
+	room := stanza.MustParseAddr("other@conference.localhost")
+	h.store.rooms[room] = Kept{Room: room, Persistent: true, Creator: h.room.nobody()}
+	h.configure("persistentroom=1")
+	h.save()
+	if !h.store.rooms[coven].Persistent {
+		t.Error("the room is not kept")
+	}
+	h.do("alice/a", "alice", "<presence type='unavailable'/>")
+	h.named = false
+	h.open(nil)
+	h.expect("bob/b", "bob", enter,
+		"bob/b < bob: presence none/participant jid=bob/b 110",
+		"bob/b < room: message groupchat subject")
 }
 
 // People talk, and the database is not written for each of their messages.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"holdfast/internal/sqlx"
 	"holdfast/stanza"
@@ -15,7 +17,7 @@ import (
 //go:embed migrations/sqlite/*.sql
 var migrations embed.FS
 
-// SQLite is the [Store] of a gateway on one machine. What durable means is the database's setting.
+// SQLite is the [Store] of a gateway on one machine.
 type SQLite struct{ db *sqlx.DB }
 
 var _ Store = (*SQLite)(nil)
@@ -118,9 +120,10 @@ func (s *SQLite) list(ctx context.Context, query string, args ...any) (list []Ke
 	return list, rows.Err()
 }
 
-// exec runs one statement in a transaction of its own.
+// exec runs one statement in a transaction of its own, which is on the disk when it returns: the journal forgets what a
+// room was once that is saved.
 func (s *SQLite) exec(ctx context.Context, statement string, args ...any) error {
-	return s.db.Tx(ctx, func(tx *sql.Tx) error {
+	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
 		ctx := context.WithoutCancel(ctx) // only the beginning can wait; see row
 		st, err := s.db.TxStmt(ctx, tx, statement)
 		if err != nil {
@@ -129,6 +132,23 @@ func (s *SQLite) exec(ctx context.Context, statement string, args ...any) error 
 		_, err = st.ExecContext(ctx, args...)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return s.sync()
+}
+
+// sync makes the disk have what was committed. It is in the write-ahead log; what is there no more is in the database
+// since a checkpoint, which waited for the disk.
+func (s *SQLite) sync() error {
+	f, err := os.Open(filepath.Join(s.db.Dir(), sqlx.File+"-wal"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // scan reads one room from the columns room, name, creator, public, persistent and state.

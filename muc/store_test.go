@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -500,4 +502,34 @@ func TestStorePostgresFenced(t *testing.T) {
 		t.Errorf("remove: %v", err)
 	}
 	wantKept(t, heir, theirs)
+}
+
+// Save and Remove come back when the disk has it; where they cannot make sure of that they say so.
+func TestStoreSQLiteOnDisk(t *testing.T) {
+	db := sqlxtest.OpenDir(t, t.TempDir())
+	s, err := NewSQLite(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	garden := storeRoom("garden")
+	saveRooms(t, s, garden)
+	log := filepath.Join(db.Dir(), sqlx.File+"-wal")
+	rename := func(from, to string) {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename(log, log+".away")
+	if err := os.Symlink(log, log); err != nil { // nobody can open it
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), garden); err == nil {
+		t.Error("saved, and nobody knows whether it is on the disk")
+	}
+	if err := s.Remove(t.Context(), garden.Room); err == nil {
+		t.Error("removed, and nobody knows whether that is on the disk")
+	}
+	rename(log+".away", log)
+	saveRooms(t, s, garden)
+	wantKept(t, s, garden)
 }

@@ -249,7 +249,7 @@ func TestWidgetRoomHostile(t *testing.T) {
 	// A private message, an invitation and somebody else's words are not what was said in the room.
 	evil.send("<message xmlns='jabber:client' type='chat' id='p' to='" + room + "/romeo'><body>psst</body></message>")
 	evil.send("<message xmlns='jabber:client' type='groupchat' id='f' to='" + room + "'><body>forged</body><delay xmlns='urn:xmpp:delay' from='" + room +
-		"' stamp='2001-01-01T00:00:00Z'/><stanza-id xmlns='urn:xmpp:sid:0' by='" + room + "' id='x'/><occupant-id xmlns='urn:xmpp:occupant-id:0' id='y'/>" +
+		"' stamp='2001-01-01T00:00:00Z'/><delay xmlns='urn:xmpp:delay' stamp='2099-01-01T00:00:00Z'/><stanza-id xmlns='urn:xmpp:sid:0' by='" + room + "' id='x'/><occupant-id xmlns='urn:xmpp:occupant-id:0' id='y'/>" +
 		"<x xmlns='" + nsMUCUser + "'><status code='104'/></x></message>")
 	evil.send(groupchat(room, "h", xmppclient.Escape(`"'><svg/onload=window.pwned=1> `+"\u202e")+strings.Repeat("W", 3000)))
 	c.until(`(el) => el.messages.length === 2`, nil)

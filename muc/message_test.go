@@ -289,9 +289,13 @@ func TestPrivateMessage(t *testing.T) {
 func TestDelayForged(t *testing.T) {
 	const delays = "<delay xmlns='urn:xmpp:delay' from='coven@conference.localhost' stamp='2002-01-01T00:00:00Z'/>" +
 		"<delay xmlns='urn:xmpp:delay' from='conference.localhost' stamp='2002-01-01T00:00:00Z'/>" +
+		"<delay xmlns='urn:xmpp:delay' stamp='2099-01-01T00:00:00Z'/>" +
 		"<delay xmlns='urn:xmpp:delay' from='bob@localhost/b' stamp='2002-01-01T00:00:00Z'/>"
 	h := newHall(t)
 	h.joinAll("alice/a", "bob/b")
+	if s := look(t, wire(h.handle("bob/b", "", "<message type='groupchat'><body>x</body><no-store xmlns='urn:xmpp:hints'/>"+delays+"</message>")[0])); len(s.Delay) != 1 {
+		t.Errorf("to all: %+v", s)
+	}
 	for _, raw := range []string{
 		"<message type='chat'><body>psst</body>" + delays + "</message>",
 		"<message>" + delays + "<body>psst</body></message>",

@@ -59,7 +59,8 @@ func (s *Service) newRoom(addr stanza.Addr) *Room {
 		byNick:    make(map[string]*occupant),
 		bySession: make(map[stanza.Addr]*occupant),
 	}
-	r.ours = func(a stanza.Addr) bool { return a == addr || a == addr.Server() }
+	// One that names nobody is taken to be of who sends it on.
+	r.ours = func(a stanza.Addr) bool { return a.IsZero() || a == addr || a == addr.Server() }
 	r.clear()
 	return r
 }

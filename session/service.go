@@ -126,7 +126,7 @@ func New(cfg Config, domains []stanza.Addr, p Parts) *Service {
 	for _, d := range domains {
 		sv.domains[d.Domain()] = d
 	}
-	sv.ours = func(a stanza.Addr) bool { return a == sv.domains[a.Domain()] }
+	sv.ours = func(a stanza.Addr) bool { return !a.IsZero() && a == sv.domains[a.Domain()] }
 	// No earlier process can have given out what this one does, whatever is still in the journal.
 	sv.ords.Store(uint64(time.Now().UnixMilli()) << 16)
 	sv.domainInfo, sv.featuresAfterAuth = domainInfoOf(!p.NoStorage, sv.register, cfg.AMP), featuresAfterAuth(cfg.AMP)

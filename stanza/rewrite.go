@@ -14,7 +14,8 @@ type Edit struct {
 	IDBy Addr
 
 	// Without leaves out the children of these kinds, which may be among Delay, Expire and Retrieved; of Delay only
-	// those whose from is an address for which DelayBy is true. It costs nothing where there are none.
+	// those whose from is an address for which DelayBy is true, the zero Addr for one without. It costs nothing where
+	// there are none.
 	Without Payload
 	DelayBy func(Addr) bool
 
@@ -279,7 +280,7 @@ func (r *rewriter) content(ed *Edit, stamp bool) {
 func delayBy(c Child, kind func(Addr) bool) bool {
 	v, ok := c.AttrRaw("from")
 	if !ok {
-		return false
+		return kind(Addr{})
 	}
 	a, err := parseValue(v)
 	return err == nil && kind(a)

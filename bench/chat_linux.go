@@ -132,7 +132,8 @@ func (c *chat) run() error {
 	l := c.crowd.loop
 	c.running = true
 	if c.cfg.Rate > 0 {
-		if err := c.pace(); err != nil {
+		err := l.pace(c.cfg.Rate, func(i int, due int64) { c.pairs[i%len(c.pairs)].send(due) })
+		if err != nil {
 			return err
 		}
 	} else {
@@ -142,7 +143,7 @@ func (c *chat) run() error {
 			}
 		}
 	}
-	if err := c.forTime(c.cfg.Warmup); err != nil {
+	if err := c.crowd.forTime(c.cfg.Warmup); err != nil {
 		return err
 	}
 	if c.cfg.Mark != nil {
@@ -154,7 +155,7 @@ func (c *chat) run() error {
 	}
 	before, requests := c.done, l.requests
 	c.measures = true
-	if err := c.forTime(c.cfg.Duration); err != nil {
+	if err := c.crowd.forTime(c.cfg.Duration); err != nil {
 		return err
 	}
 	c.measures = false
@@ -175,33 +176,11 @@ func (c *chat) run() error {
 	return c.crowd.err
 }
 
-func (c *chat) forTime(d time.Duration) error {
-	end := time.Now().Add(d)
-	return c.crowd.until(d+5*time.Second, "chat", func() bool { return !time.Now().Before(end) })
-}
-
 func (c *chat) outstanding() (n int) {
 	for _, p := range c.pairs {
 		n += p.ledger.Outstanding() + p.receipts.Outstanding()
 	}
 	return n
-}
-
-// pace sends at the times of an even schedule. One that was missed, because this side or the server's back-pressure
-// was late, is sent as soon as possible and its latency counts from when it was due.
-func (c *chat) pace() error {
-	l := c.crowd.loop
-	gap := float64(time.Second) / c.cfg.Rate
-	start, sent := float64(l.now()), 0
-	return l.every(time.Duration(max(gap, float64(100*time.Microsecond))), func() {
-		for now := float64(l.now()); c.running; sent++ {
-			due := start + float64(sent)*gap
-			if due > now {
-				return
-			}
-			c.pairs[sent%len(c.pairs)].send(int64(due))
-		}
-	})
 }
 
 func (p *pair) send(meant int64) {

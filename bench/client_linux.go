@@ -78,13 +78,15 @@ type client struct {
 
 	resumeAt int64 // when <resume/> was sent
 
-	// The scenario's: onReady at the end of the login, onMessage with every message (lent), onAck after <a/>,
-	// onResumed with <resumed/>, onFail when the login was refused or the connection lost.
-	onReady   func()
-	onMessage func([]byte)
-	onAck     func()
-	onResumed func()
-	onFail    func(error)
+	// The scenario's: onReady at the end of the login, onMessage with every message (lent), onPresence with every presence
+	// after the login (lent), onAck after <a/>, onResumed with <resumed/>, onFail when the login was refused or the
+	// connection lost.
+	onReady    func()
+	onMessage  func([]byte)
+	onPresence func([]byte)
+	onAck      func()
+	onResumed  func()
+	onFail     func(error)
 }
 
 var (
@@ -204,8 +206,11 @@ func (c *client) frame(f []byte) {
 		}
 	case "presence":
 		c.handled++
-		if c.stage == announcing && string(attr(f, "from")) == c.jid {
+		switch {
+		case c.stage == announcing && string(attr(f, "from")) == c.jid:
 			c.becomeReady()
+		case c.stage == ready && c.onPresence != nil:
+			c.onPresence(f)
 		}
 	case "iq":
 		c.handled++

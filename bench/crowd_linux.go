@@ -195,6 +195,12 @@ func (c *crowd) until(patience time.Duration, what string, done func() bool) err
 	return nil
 }
 
+// forTime turns the loop for a time, or until the first failure.
+func (c *crowd) forTime(d time.Duration) error {
+	end := time.Now().Add(d)
+	return c.until(d+5*time.Second, "chat", func() bool { return !time.Now().Before(end) })
+}
+
 // login connects everybody, atOnce at a time (0: all), and waits until they are ready.
 func (c *crowd) login(atOnce int) error {
 	if atOnce <= 0 {

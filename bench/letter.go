@@ -28,8 +28,17 @@ func bodyText(stream, size int) []byte {
 
 // xmppLetter is a chat message, with a receipt request (XEP-0184 §5.1) when asked.
 func xmppLetter(to string, stream, size int, request bool) *letter {
+	return typedLetter(to, "chat", stream, size, request)
+}
+
+// groupLetter is a message to all of a room (XEP-0045 §7.4).
+func groupLetter(to string, stream, size int) *letter {
+	return typedLetter(to, "groupchat", stream, size, false)
+}
+
+func typedLetter(to, typ string, stream, size int, request bool) *letter {
 	m := &letter{}
-	m.frame = fmt.Appendf(nil, "<message xmlns='jabber:client' to='%s' type='chat' id='m", to)
+	m.frame = fmt.Appendf(nil, "<message xmlns='jabber:client' to='%s' type='%s' id='m", to, typ)
 	m.id = len(m.frame)
 	m.frame = fmt.Appendf(m.frame, "%0*x'><body>", seqDigits, 0)
 	m.body = len(m.frame) + len(bodyMark) + streamDigits

@@ -72,6 +72,22 @@ func (l *loop) every(period time.Duration, tick func()) error {
 	return nil
 }
 
+// pace calls send, with how often it was called before, at the times of an even schedule, until every is called with zero. What
+// was missed, because this side or the server's back-pressure was late, is sent as soon as possible, and due is when it was meant to be.
+func (l *loop) pace(rate float64, send func(i int, due int64)) error {
+	gap := float64(time.Second) / rate
+	start, sent := float64(l.now()), 0
+	return l.every(time.Duration(max(gap, float64(100*time.Microsecond))), func() {
+		for now := float64(l.now()); ; sent++ {
+			due := start + float64(sent)*gap
+			if due > now {
+				return
+			}
+			send(sent, int64(due))
+		}
+	})
+}
+
 // later calls do after the events at hand, so that a callback of a client can start other ones.
 func (l *loop) later(do func()) { l.pending = append(l.pending, do) }
 

@@ -138,6 +138,7 @@ func TestLetters(t *testing.T) {
 	for name, m := range map[string]*letter{
 		"xmpp":    xmppLetter("a@localhost/bench", 77, 100, true),
 		"relay":   relayLetter("00000001", 77, 100),
+		"group":   groupLetter("r@conference.localhost", 77, 100),
 		"minimal": xmppLetter("a@localhost/bench", 77, 0, false),
 	} {
 		stream, seq, at, ok := readLetter(m.fill(123456, 987654321))

@@ -25,6 +25,7 @@ type options struct {
 	csv, pids, sessions string
 	users, first, count int
 	chat                bench.ChatConfig
+	rooms               bench.RoomConfig
 	atOnce, queued      int
 	core                int
 }
@@ -45,7 +46,7 @@ func parse(args []string) (*options, error) {
 		"the server's address: ws:// for WebSocket, http:// for BOSH")
 	f.StringVar(&o.target.Domain, "domain", "localhost", "XMPP domain")
 	f.BoolVar(&o.target.Relay, "relay", false, "the server is bench/relay (ws://…/relay or http://…/poll)")
-	f.StringVar(&o.scenario, "scenario", "chat", "chat, login, idle, resume or offline")
+	f.StringVar(&o.scenario, "scenario", "chat", "chat, room, login, idle, resume or offline")
 	f.StringVar((*string)(&o.mechanism), "mechanism", string(bench.ScramSHA256), "SCRAM-SHA-256 or PLAIN")
 	f.StringVar(&o.prefix, "prefix", "u", "users are this and a number of five digits from 00000")
 	f.StringVar(&o.password, "password", "pencil", "password of all of them")
@@ -53,19 +54,22 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.csv, "csv", "", "file with name,password lines of the users, instead")
 	f.StringVar(&o.pids, "pid", "", "processes of the server, comma-separated, whose CPU time and memory are read")
 	f.IntVar(&o.core, "core", -1, "core to run on, -1 for any")
-	f.IntVar(&o.first, "first", 0, "login, resume, offline: number of the first user")
+	f.IntVar(&o.first, "first", 0, "room, login, resume, offline: number of the first user")
 	f.IntVar(&o.count, "count", 0, "login: logins; resume: sessions; offline: recipients (0: the scenario's own number)")
 	f.IntVar(&o.atOnce, "at-once", 0, "login, resume: connections under way at a time (0: 32 for login, all for resume)")
 	f.IntVar(&o.queued, "queued", 0, "resume, offline: messages for each (0: 5 and 100)")
 	f.StringVar(&o.sessions, "sessions", "5000,10000", "idle: sessions to measure at")
 	f.IntVar(&o.chat.Pairs, "pairs", 50, "chat: pairs of users")
-	f.IntVar(&o.chat.Window, "outstanding", 8, "chat: messages of a pair on their way at a time")
-	f.Float64Var(&o.chat.Rate, "rate", 0, "chat: messages a second in all, evenly paced (0: as many as get through)")
-	f.IntVar(&o.chat.Body, "body", 100, "chat: bytes of a body")
-	f.DurationVar(&o.chat.Duration, "duration", 5*time.Second, "chat: time measured")
-	f.DurationVar(&o.chat.Warmup, "warmup", 500*time.Millisecond, "chat: time before")
-	f.BoolVar(&o.chat.SM, "sm", false, "chat, login, idle: stream management")
-	f.IntVar(&o.chat.AckEvery, "ack-every", 5, "chat: stanzas between two <r/>")
+	f.IntVar(&o.rooms.Rooms, "rooms", 10, "room: how many")
+	f.IntVar(&o.rooms.Occupants, "occupants", 20, "room: users in each, of whom one writes")
+	f.StringVar(&o.rooms.Host, "room-host", "", "room: where the rooms are (empty: conference. before the domain)")
+	f.IntVar(&o.chat.Window, "outstanding", 0, "chat, room: messages of a pair, or of a room, on their way at a time (0: 8 and 4)")
+	f.Float64Var(&o.chat.Rate, "rate", 0, "chat, room: messages a second in all, evenly paced (0: as many as get through)")
+	f.IntVar(&o.chat.Body, "body", 100, "chat, room: bytes of a body")
+	f.DurationVar(&o.chat.Duration, "duration", 5*time.Second, "chat, room: time measured")
+	f.DurationVar(&o.chat.Warmup, "warmup", 500*time.Millisecond, "chat, room: time before")
+	f.BoolVar(&o.chat.SM, "sm", false, "chat, room, login, idle: stream management")
+	f.IntVar(&o.chat.AckEvery, "ack-every", 5, "chat, room: stanzas between two <r/>")
 	f.IntVar(&o.chat.Together, "together", 1, "chat over HTTP: stanzas in one request at most, -1 for all that wait")
 	f.BoolVar(&o.chat.Receipts, "receipts", false, "chat: delivery receipts")
 	if err := f.Parse(args); err != nil {
@@ -132,6 +136,8 @@ func run(args []string, out io.Writer) error {
 	switch o.scenario {
 	case "chat":
 		return o.runChat(out)
+	case "room":
+		return o.runRoom(out)
 	case "login":
 		return o.runLogin(out)
 	case "idle":
@@ -154,6 +160,22 @@ func (o *options) runChat(out io.Writer) error {
 		fmt.Fprintf(out, "requests   %.2f for each message\n", float64(r.Requests)/float64(max(r.Done, 1)))
 	}
 	effort(out, r.Effort, r.Done, "message")
+	latency(out, &r.Latency)
+	return counts(out, r.Counts)
+}
+
+func (o *options) runRoom(out io.Writer) error {
+	cfg := o.rooms
+	cfg.First, cfg.Login, cfg.Window, cfg.Rate, cfg.Body = o.first, o.mechanism, o.chat.Window, o.chat.Rate, o.chat.Body
+	cfg.SM, cfg.AckEvery, cfg.Warmup, cfg.Duration = o.chat.SM, o.chat.AckEvery, o.chat.Warmup, o.chat.Duration
+	r, err := bench.Room(&o.target, cfg)
+	if err != nil {
+		return err
+	}
+	seconds := r.Wall.Seconds()
+	fmt.Fprintf(out, "messages   %d in %v, %.0f/s\n", r.Done, r.Wall.Round(time.Millisecond), float64(r.Done)/seconds)
+	fmt.Fprintf(out, "copies     %d, %.0f/s\n", r.Copies, float64(r.Copies)/seconds)
+	effort(out, r.Effort, r.Copies, "copy")
 	latency(out, &r.Latency)
 	return counts(out, r.Counts)
 }

@@ -68,8 +68,8 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.short, "short", false, "less of everything, in a minute")
 	f.IntVar(&o.serverCore, "server-core", 0, "core for the gateway and the relay")
 	f.IntVar(&o.loadCore, "load-core", 1, "core for the load; -1 to pin nothing")
-	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 10m, or 3m with -short; half as much again with -cluster)")
-	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, idle, bosh or one of\n"+
+	f.DurationVar(&o.limit, "limit", 0, "give up after this time (0: 12m, or 3m with -short; half as much again with -cluster)")
+	f.StringVar(&o.only, "only", "", "comma-separated: login, chat, paced, allocs, resume, offline, room, idle, bosh or one of\n"+
 		"offline-postgres, bosh-chat, bosh-paced, bosh-idle (empty: all);\n"+
 		"with -cluster: idle, chat, paced, offline, cut, storm, kill, lease")
 	f.BoolVar(&o.cluster, "cluster", false, "measure a cluster of two gateways, Redis and PostgreSQL")
@@ -81,7 +81,7 @@ func parse(args []string) (*options, error) {
 		return nil, fmt.Errorf("what is %q?", f.Arg(0))
 	}
 	if o.limit == 0 {
-		o.limit = 10 * time.Minute
+		o.limit = 12 * time.Minute
 		if o.short {
 			o.limit = 3 * time.Minute
 		}

@@ -56,6 +56,7 @@ func (s *suite) run() error {
 		{"allocs", s.allocs},
 		{"resume", s.resume},
 		{"offline", s.offline},
+		{"room", s.room},
 		{"offline-postgres", s.offlinePostgres},
 		{"idle", s.idle},
 		{"bosh-chat", s.boshChat},

@@ -62,7 +62,7 @@ func fakeGateway() error {
 func TestRun(t *testing.T) {
 	steps := "chat,allocs"
 	if !testing.Short() {
-		steps = "login,chat,paced,allocs,resume,offline,bosh-chat,bosh-paced"
+		steps = "login,chat,paced,allocs,resume,offline,room,bosh-chat,bosh-paced"
 	}
 	own, err := os.Executable()
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package fakexmpp is just enough of an XMPP server to test a load generator with: RFC 7395 framing or BOSH, SASL PLAIN and
 // SCRAM-SHA-256, bind, XEP-0198 with resumption, messages to sessions and to a mailbox of who is away, the own
-// presence. It trusts its clients, keeps everything in memory, and can be told to lose or repeat messages.
+// presence, and rooms (XEP-0045) that everybody may enter. It trusts its clients, keeps everything in memory, and can be told to lose or repeat messages.
 //
 // Goroutines: one for each connection, or each request of BOSH, the HTTP server's. mu guards everything that is shared.
 package fakexmpp
@@ -21,13 +21,14 @@ import (
 type Server struct {
 	Domain   string
 	Password func(user string) (string, bool)
-	// Copies says how often to deliver the nth message (from 0); nil for once.
+	// Copies says how often to deliver the nth message (from 0), of which a room's has one for each occupant; nil for once.
 	Copies func(n int) int
 
 	mu       sync.Mutex
 	sessions map[string]*session // by full JID
 	byID     map[string]*session // by XEP-0198 id
 	mailbox  map[string][]string // by bare JID
+	rooms    map[string][]occupant
 	messages int
 }
 
@@ -148,7 +149,7 @@ func (st *stream) handle(el string) bool {
 	case "message":
 		st.message(el)
 	case "presence":
-		st.presence()
+		st.presence(el)
 	}
 	return true
 }
@@ -173,6 +174,7 @@ func (st *stream) bind(el string) {
 	s.mu.Lock()
 	if s.sessions == nil {
 		s.sessions, s.byID, s.mailbox = map[string]*session{}, map[string]*session{}, map[string][]string{}
+		s.rooms = map[string][]occupant{}
 	}
 	st.session = &session{jid: jid, conn: st.conn}
 	s.sessions[jid] = st.session
@@ -235,14 +237,13 @@ func (st *stream) message(el string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.session.handled++
-	copies := 1
-	if s.Copies != nil {
-		copies = s.Copies(s.messages)
-	}
-	s.messages++
 	to := attrs(el)["to"]
+	if s.hosts(to) {
+		s.sayLocked(st.session, to, el)
+		return
+	}
 	el = "<message from='" + st.session.jid + "'" + el[len("<message"):]
-	for range copies {
+	for range s.copiesLocked() {
 		if dest := s.sessions[to]; dest != nil {
 			dest.deliverLocked(el)
 		} else {
@@ -252,11 +253,25 @@ func (st *stream) message(el string) {
 	}
 }
 
-func (st *stream) presence() {
+// copiesLocked is how often to deliver the next message.
+func (s *Server) copiesLocked() int {
+	n := s.messages
+	s.messages++
+	if s.Copies == nil {
+		return 1
+	}
+	return s.Copies(n)
+}
+
+func (st *stream) presence(el string) {
 	s := st.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.session.handled++
+	if s.hosts(attrs(el)["to"]) {
+		s.enterOrLeaveLocked(st.session, el)
+		return
+	}
 	jid := st.session.jid
 	st.session.deliverLocked(fmt.Sprintf(`<presence xmlns="jabber:client" from="%s" to="%s"/>`, jid, jid))
 	bare, _, _ := cut(jid, "/")
@@ -275,6 +290,7 @@ func (st *stream) end() {
 	if st.session != nil && s.sessions[st.session.jid] == st.session {
 		delete(s.sessions, st.session.jid)
 		delete(s.byID, st.session.id)
+		s.leaveLocked(st.session, "")
 	}
 }
 

@@ -174,6 +174,9 @@ func (r *Room) Dirty() bool { return r.dirty || r.spoken || r.unsure }
 // then. When the last one has left it is saved at once.
 const saveEvery = time.Minute
 
+// savePatience bounds one Save: who is in the room waits meanwhile.
+const savePatience = 2 * time.Second
+
 // due reports whether what is to be saved may not wait.
 func (r *Room) due() bool {
 	return r.dirty || r.unsure || r.spoken && (r.Idle() || time.Since(r.saved) >= saveEvery)
@@ -188,6 +191,8 @@ func (r *Room) Save(ctx context.Context) (changed bool, err error) {
 	if !r.due() {
 		return false, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, savePatience)
+	defer cancel()
 	if err := r.grant(ctx); err != nil {
 		return true, err
 	}

@@ -36,8 +36,6 @@ const (
 	// saveFirst and saveLast are the waits between tries to bring a state into the kept stores.
 	saveFirst = time.Second
 	saveLast  = time.Minute
-	// savePatience bounds one try: who is in the room waits meanwhile.
-	savePatience = 2 * time.Second
 )
 
 // markSize is the size of what stands before a state: the place of the last stanza in it.
@@ -501,9 +499,7 @@ func (h *hosted) rest() bool {
 	if time.Now().Before(h.saveNext) {
 		return true // and is woken then
 	}
-	ctx, cancel := context.WithTimeout(sv.hosting, savePatience)
-	changed, err := h.resident.Save(ctx)
-	cancel()
+	changed, err := h.resident.Save(sv.hosting)
 	if changed && !h.noteSurely() {
 		return false
 	}

@@ -308,7 +308,8 @@ type Resident interface {
 	Handle(st *stanza.Stanza, send func(st *stanza.Stanza, from, to stanza.Addr))
 	// State is all that is known.
 	State() []byte
-	// Save brings into the kept stores what is to be there by now and is not, and says whether that changed the State.
+	// Save brings into the kept stores what is to be there by now and is not, and says whether that changed the State. It
+	// gives up within seconds: nothing is handled meanwhile.
 	Save(ctx context.Context) (changed bool, err error)
 	// Idle says that, when Save succeeded, nothing else has to be remembered.
 	Idle() bool

@@ -7,7 +7,7 @@ import { Events } from "./core/events.js";
 import type { Phase } from "./core/link.js";
 import type { Message, Received, Sent } from "./core/message.js";
 import { bare, type ChatState } from "./core/stanzas.js";
-import { bytes, mostBytes, sendable } from "./core/text.js";
+import { bytes, cut, mostBytes, sendable } from "./core/text.js";
 import { Deposed, Store, type Change } from "./store/store.js";
 import { Tabs } from "./tabs/tabs.js";
 import { guestName, storeName } from "./guest-address.js";
@@ -114,7 +114,7 @@ export class Client {
   // #ownNick is what somebody is called in a room who wants no other name. A guest keeps it.
   async #ownNick(store: Store, wanted: { nick: string; guestNick: (id: string) => string }): Promise<string> {
     const { account } = this.options;
-    const nick = sendable(wanted.nick).replace(/\s+/g, " ").trim().slice(0, mostNick);
+    const nick = cut(sendable(wanted.nick), mostNick);
     if (nick !== "") return nick;
     if (account.kind !== "guest") return account.user;
     const name = await guestName(await store.meta("secret", newSecret));

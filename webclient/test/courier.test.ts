@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import * as stanzas from "../src/core/stanzas.js";
-import { Deposed } from "../src/store/store.js";
+import { Deposed, Store } from "../src/store/store.js";
 import { Device, newId, randomFrom } from "./device.js";
 
 const peer = "juliet@there";
@@ -184,6 +184,69 @@ describe("courier", () => {
     expect(await d.store.lead()).toEqual(now);
     expect(await d.states()).toEqual(["held"]);
     expect(d.server.got).toHaveLength(1);
+  });
+
+  const acked = (d: Device): number[] => [...d.server.sessions.values()].map((s) => s.acked);
+
+  for (const failing of ["take", "learn", "keep"] as const) {
+    it(`does not acknowledge what it could not store, and has it come again (${failing})`, async () => {
+      const d = await make();
+      await d.write("hello");
+      await d.quiet();
+      const before = acked(d);
+      const id = (await d.all())[0]?.id ?? "";
+      const usual = d.store[failing].bind(d.store);
+      Object.assign(d.store, { [failing]: () => Promise.reject(new Error("no room")) });
+      d.server.send(failing === "learn" ? from(`<received xmlns="${stanzas.ns.receipts}" id="${id}"/>`) : incoming("one"));
+      d.server.send(incoming("two"));
+      await d.quiet();
+      expect(acked(d)).toEqual(before);
+      expect(d.failed.length).toBeGreaterThan(0);
+      expect(d.link.drops).toBe(failing === "keep" ? 0 : 1);
+      Object.assign(d.store, { [failing]: usual });
+      d.link.connect();
+      await d.quiet();
+      expect(d.came.map((m) => m.body)).toEqual(failing === "learn" ? ["two"] : ["one", "two"]);
+      expect(await d.states()).toEqual([failing === "learn" ? "delivered" : "held"]);
+      expect(acked(d)).not.toEqual(before);
+    });
+  }
+
+  it("leaves what comes after another tab took over to that one", async () => {
+    const d = await make();
+    await d.quiet();
+    const before = acked(d);
+    const other = await Store.open(d.name, () => undefined);
+    await other.lead();
+    d.server.send(incoming("one"));
+    await d.quiet();
+    expect([acked(d), d.link.drops]).toEqual([before, 0]);
+    d.link.stop();
+    await d.page();
+    await d.quiet();
+    expect(d.came.map((m) => m.body)).toEqual(["one"]);
+  });
+
+  it("takes once what came again while it was being stored", async () => {
+    const d = await make();
+    await d.quiet();
+    let go: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (go = resolve));
+    const usual = d.store.take.bind(d.store);
+    let taken = 0;
+    d.store.take = async (...all) => {
+      taken++;
+      await held;
+      return await usual(...all);
+    };
+    d.server.send(incoming("one"));
+    d.link.deliver();
+    d.link.cut();
+    d.link.connect();
+    d.link.deliver();
+    go();
+    await d.quiet();
+    expect([taken, d.came.length, d.failed.length]).toEqual([1, 1, 0]);
   });
 
   // The heart of it: whatever breaks, each message arrives once and in order, and all of them are held in the end.

@@ -24,6 +24,9 @@ export class FakeRoom {
   subject = "";
   refuses = ""; // the content of the error that who wants in gets
   deaf = false; // knows nobody, whoever comes in
+  endless = false; // never comes to the subject
+  stanzaIds = true;
+  pong = "not-acceptable"; // what who is not in is told
   readonly #before = new Map<string, string>(); // what who has a nick was called first
   #n = 0;
 
@@ -95,6 +98,7 @@ export class FakeRoom {
     const most = Number(wanted?.getAttribute("maxstanzas") ?? Infinity);
     const kept = this.history.filter((m) => Number.isNaN(since) || m.at >= since);
     for (const m of kept.slice(Math.max(0, kept.length - most))) session.outbox.push(this.#groupchat(m, `<delay xmlns="${ns.delay}" from="${this.address}" stamp="${new Date(m.at).toISOString()}"/>`));
+    if (this.endless) return;
     session.outbox.push(`<message xmlns="jabber:client" type="groupchat" from="${this.address}"><subject>${escape(this.subject)}</subject></message>`);
   }
 
@@ -114,7 +118,7 @@ export class FakeRoom {
     session.outbox.push(
       this.inside.has(session)
         ? `<iq xmlns="jabber:client" type="result" from="${from}" id="${id}"/>`
-        : `<iq xmlns="jabber:client" type="error" from="${from}" id="${id}"><error type="cancel"><not-acceptable xmlns="${ns.stanzas}"/></error></iq>`,
+        : `<iq xmlns="jabber:client" type="error" from="${from}" id="${id}"><error type="cancel"><${this.pong} xmlns="${ns.stanzas}"/></error></iq>`,
     );
   }
 
@@ -129,7 +133,7 @@ export class FakeRoom {
   #groupchat(m: Spoken, delay = ""): string {
     return (
       `<message xmlns="jabber:client" type="groupchat" from="${escape(`${this.address}/${m.nick}`)}" id="${escape(m.id)}"><body>${escape(m.body)}</body>` +
-      `<stanza-id xmlns="${ns.sid}" by="${this.address}" id="${m.stanzaId}"/>${this.#occupantId(m.occupant)}${delay}</message>`
+      `${this.stanzaIds ? `<stanza-id xmlns="${ns.sid}" by="${this.address}" id="${m.stanzaId}"/>` : ""}${this.#occupantId(m.occupant)}${delay}</message>`
     );
   }
 

@@ -154,6 +154,12 @@ export class FakeLink implements Link {
     this.#l.phase({ kind: "waiting", until: 0 });
   }
 
+  drop(): void {
+    this.drops++;
+    this.cut();
+  }
+  drops = 0;
+
   hurry(): void {
     this.connect();
   }

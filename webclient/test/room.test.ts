@@ -1,4 +1,5 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
+import { limits } from "../src/core/room.js";
 import * as stanzas from "../src/core/stanzas.js";
 import { Device, randomFrom } from "./device.js";
 import { FakeRoom } from "./fake-room.js";
@@ -34,7 +35,11 @@ async function reconnect({ d }: Setting, known: boolean): Promise<void> {
 
 const bodies = async (d: Device): Promise<string[]> => (await d.all()).map((m) => m.body);
 const spoken = (room: FakeRoom): string[] => room.history.map((m) => m.body);
+const bounce = (id: string, from: string): string => `<message xmlns="jabber:client" type="error" from="${from}" id="${id}">${error("not-acceptable", "modify")}</message>`;
 const error = (condition: string, type: string): string => `<error type="${type}"><${condition} xmlns="${stanzas.ns.stanzas}"/></error>`;
+
+const { ...usual } = limits;
+afterEach(() => void Object.assign(limits, usual));
 
 describe("room", () => {
   it("is entered once a session, with as much history as is missing", async () => {
@@ -66,6 +71,92 @@ describe("room", () => {
     expect(await bodies(d)).toEqual(["before", "now", "then"]);
     expect(d.came.map((m) => [m.body, m.nick])).toEqual([["now", "Bob"], ["then", "Bob"]]);
     expect((await d.all()).map((m) => m.dir === "in" && m.seen)).toEqual([true, false, false]);
+  });
+
+  for (const stamp of ["2099-01-01T00:00:00Z", "-271821-04-20T00:00:00Z"]) {
+    it(`is not misled by a stamp of ${stamp}`, async () => {
+      const s = await enter((room) => {
+        room.say("Bob", "before");
+        Object.assign(room.history[0] ?? {}, { at: Date.parse(stamp), stanzaId: "x" }); // even the room's own
+      });
+      const { d, room } = s;
+      const forged = (sender: string, id: string): string =>
+        `<message xmlns="jabber:client" type="groupchat" from="${address}/Eve" id="${id}"><body>${id}</body><delay xmlns="${stanzas.ns.delay}"${sender} stamp="${stamp}"/></message>`;
+      d.server.send(forged("", "a"));
+      d.server.send(forged(` from="${address}"`, "b"));
+      await d.quiet();
+      expect((await d.all()).slice(1).map((m) => [m.body, m.at, m.stamp])).toEqual([["a", d.now, undefined], ["b", d.now, undefined]]);
+      d.link.cut();
+      d.server.forget(true);
+      room.say("Bob", "missed");
+      d.link.connect();
+      await d.quiet();
+      const since = Date.parse(/since="([^"]*)"/.exec(room.joins[1] ?? "")?.[1] ?? "");
+      expect(since).toBeGreaterThanOrEqual(0);
+      expect(since).toBeLessThanOrEqual(d.now);
+      expect(await bodies(d)).toContain("missed");
+      expect(d.failed).toEqual([]);
+    });
+  }
+
+  it("takes the time of a message from its id, before what a stamp says", async () => {
+    const { d, room } = await enter();
+    room.say("Bob", "now");
+    const { stanzaId } = room.history[0] ?? {};
+    room.stanzaIds = false;
+    room.say("Bob", "then");
+    await d.quiet();
+    expect((await d.all()).map((m) => m.stamp)).toEqual([d.now, undefined]);
+    room.stanzaIds = true;
+    Object.assign(room.history[0] ?? {}, { at: d.now + 500, stanzaId: stanzaId?.replace(/.$/, "9") });
+    await reconnect({ d, room }, true);
+    expect((await d.all()).find((m) => m.id.endsWith("9"))?.stamp).toBe(d.now);
+  });
+
+  it("learns the time of a message that came without one from the history", async () => {
+    const s = await enter((room) => (room.stanzaIds = false));
+    const { d, room } = s;
+    room.say("Bob", "now");
+    await d.quiet();
+    expect((await d.all())[0]?.stamp).toBeUndefined();
+    await reconnect(s, true);
+    expect((await d.all()).map((m) => [m.body, m.stamp])).toEqual([["now", d.now]]);
+  });
+
+  it("remembers that it was in a room where nothing was said", async () => {
+    const s = await enter();
+    const { d, room } = s;
+    d.now += 10_000_000;
+    d.link.cut();
+    d.server.forget(true);
+    room.say("Bob", "missed");
+    d.link.connect();
+    await d.quiet();
+    expect(room.joins[1]).toContain('since="1970-01-01T00:00:00.000Z"'); // an hour before, at least
+    expect((await d.all()).map((m) => [m.body, m.dir === "in" && m.seen])).toEqual([["missed", false]]);
+    expect(d.came).toHaveLength(1);
+  });
+
+  it("gives a room time that is still telling what it has, and was not in before the end of it", async () => {
+    limits.patience = 1000;
+    const { d, room } = await enter((room) => {
+      room.endless = true;
+      room.say("Bob", "before");
+    });
+    for (let n = 0; n < 18; n++) {
+      room.come(`o${n}`);
+      await d.quiet();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    expect(room.joins).toHaveLength(1);
+    room.endless = false;
+    room.say("Bob", "now");
+    room.history[1] = { ...room.history[0], ...room.history[1], body: "before too", stanzaId: "y" } as (typeof room.history)[0];
+    await expect.poll(() => d.quiet().then(() => d.scene?.stage), { timeout: 5000 }).toBe("in");
+    expect(room.joins).toHaveLength(2);
+    expect(d.came.map((m) => m.body)).toEqual(["now"]);
+    expect((await d.all()).map((m) => [m.body, m.dir === "in" && m.seen])).toEqual([["before", true], ["now", false], ["before too", true]]);
+    expect(d.scene?.occupants).toHaveLength(19);
   });
 
   it("says that a message is delivered when it comes back, and asks for nothing", async () => {
@@ -175,6 +266,43 @@ describe("room", () => {
     });
   }
 
+  for (const first of ["acknowledgement", "bounce"]) {
+    it(`fails what the room did not take any more when it was kicked, the ${first} first`, async () => {
+      const { d, room } = await enter();
+      const handle = room.handle.bind(room);
+      room.handle = () => undefined;
+      d.link.lossy = first === "bounce";
+      const key = await d.write("hello");
+      await d.quiet();
+      expect(await d.states()).toEqual([first === "bounce" ? "sending" : "held"]);
+      d.link.lossy = false;
+      room.remove([307], "be kind");
+      d.server.send(bounce((await d.all())[0]?.id ?? "", address));
+      await d.quiet();
+      const failed = { state: "failed", reason: { kind: "error", condition: "not-allowed", text: "be kind" } };
+      expect((await d.store.get([key]))[0]).toMatchObject(failed);
+      room.handle = handle;
+      d.link.cut();
+      d.link.connect();
+      await d.quiet();
+      expect((await d.store.get([key]))[0]).toMatchObject(failed);
+      expect(await d.store.queue()).toEqual([]);
+      expect(spoken(room)).toEqual([]);
+    });
+  }
+
+  it("does not take an occupant's errors for its own", async () => {
+    const { d, room } = await enter();
+    room.handle = () => undefined;
+    await d.write("hello");
+    await d.quiet();
+    d.server.send(bounce((await d.all())[0]?.id ?? "", `${address}/Eve`));
+    await d.quiet();
+    expect(await d.states()).toEqual(["held"]);
+    expect(d.scene?.stage).toBe("in");
+    expect(room.joins).toHaveLength(1);
+  });
+
   it("comes back when a failure put it out", async () => {
     const { d, room } = await enter();
     room.remove([307, 333]);
@@ -214,6 +342,21 @@ describe("room", () => {
     expect(await d.store.queue()).toEqual([]);
   });
 
+  it("sends what the room did not have before what was under way behind it", async () => {
+    const s = await enter();
+    const { d, room } = s;
+    room.handle = () => undefined;
+    await d.write("one");
+    await d.quiet();
+    d.link.lossy = true;
+    await d.write("two");
+    await d.quiet();
+    expect(await d.states()).toEqual(["held", "sending"]);
+    await d.store.recall(address, (await d.all())[0]?.id ?? "", d.now, undefined);
+    await d.store.restart([], null);
+    expect((await d.store.queue()).map((i) => i.key)).toEqual((await d.all()).map((m) => m.key));
+  });
+
   it("asks whether it is still in after a break (XEP-0410)", async () => {
     const { d, room } = await enter();
     d.link.cut();
@@ -223,6 +366,56 @@ describe("room", () => {
     await d.quiet();
     expect(room.joins).toHaveLength(2);
     expect(await bodies(d)).toEqual(["missed"]);
+  });
+
+  it("is still in when the room knows it under another nick (XEP-0410)", async () => {
+    const { d, room } = await enter((room) => (room.pong = "item-not-found"));
+    d.link.cut();
+    room.inside.clear();
+    d.link.connect();
+    await d.quiet();
+    expect(room.joins).toHaveLength(1);
+    expect(d.scene?.stage).toBe("in");
+  });
+
+  it("wants its own nick back the next time", async () => {
+    const s = await enter((room) => room.taken.add("Ann"));
+    expect(s.d.scene?.nick).toBe("Ann 2");
+    s.room.taken.clear();
+    await reconnect(s, true);
+    expect(s.d.scene?.nick).toBe("Ann");
+  });
+
+  it("keeps no more occupants than it can, and counts the others", async () => {
+    limits.occupants = 3;
+    const { d, room } = await enter((room) => {
+      for (const nick of ["a", "b", "c", "d", "e"]) room.others.add(nick);
+    });
+    const told = (): [string[] | undefined, number | undefined] => [d.scene?.occupants.map((o) => o.nick).sort(), d.scene?.more];
+    const kept = ["Ann", "a", "b", "c"];
+    expect(told()).toEqual([kept, 2]);
+    room.go("e");
+    room.come("f");
+    room.go("f");
+    await expect.poll(() => d.quiet().then(told)).toEqual([kept, 1]);
+    await d.crash();
+    await d.quiet();
+    expect(told()).toEqual([kept, 1]);
+    const notes = await d.store.notes();
+    const scenes = d.scenes.length;
+    room.come("a"); // a new status, say
+    await d.quiet();
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    expect(d.scenes.length).toBe(scenes);
+    expect(await d.store.notes()).toEqual(notes);
+  });
+
+  it("names nobody as the author of what the room itself says", async () => {
+    const { d } = await enter();
+    d.server.send(`<message xmlns="jabber:client" type="groupchat" from="${address}" id="n"><body>notice</body></message>`);
+    await d.quiet();
+    expect(d.came).toMatchObject([{ body: "notice", from: address }]);
+    expect(d.came[0]).not.toHaveProperty("nick");
   });
 
   it("knows who is there and the subject, over a reload too", async () => {

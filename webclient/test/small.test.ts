@@ -100,6 +100,7 @@ describe("what a room says", () => {
     const said = heard(`<body>x</body><stanza-id xmlns="urn:xmpp:sid:0" by="other@here" id="forged"/><stanza-id xmlns="urn:xmpp:sid:0" by="${room}" id="s"/>
       <delay xmlns="urn:xmpp:delay" from="ann@here" stamp="2001-01-01T00:00:00Z"/>`);
     expect(said).toEqual({ nick: "Ann", id: "a", stanzaId: "s", body: "x" });
+    expect(heard(`<body>x</body><delay xmlns="urn:xmpp:delay" stamp="2001-01-01T00:00:00Z"/>`)?.history).toBeUndefined();
     expect(heard(`<body>x</body><delay xmlns="urn:xmpp:delay" from="${room}" stamp="2001-01-01T00:00:00Z"/>`)?.history).toBe(Date.UTC(2001, 0));
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, onlyEmoji, pieces, safe, sendable, shown } from "../src/core/text.js";
+import { bytes, cut, onlyEmoji, pieces, safe, sendable, shown } from "../src/core/text.js";
 
 describe("links", () => {
   const links = (text: string): string[] => pieces(text).flatMap((p) => (p.href === undefined ? [] : [p.text]));
@@ -61,5 +61,13 @@ describe("texts", () => {
     ["🌹".repeat(40), false],
   ])("only emoji: %s", (text, want) => {
     expect(onlyEmoji(text)).toBe(want);
+  });
+});
+
+describe("a name that is cut", () => {
+  it("has no half of a pair and no space at its end", () => {
+    expect(cut("  a \n b  ", 60)).toBe("a b");
+    expect(cut(`${"x".repeat(59)}😀y`, 60)).toBe(`${"x".repeat(59)}😀`);
+    expect(cut(`${"x".repeat(59)} y`, 60)).toBe("x".repeat(59));
   });
 });

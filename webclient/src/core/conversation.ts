@@ -23,6 +23,7 @@ export interface Scene {
   nick: string; // one's own, while one is in
   subject: string;
   occupants: Occupant[];
+  more?: number; // who are there besides these
   trouble?: Trouble;
 }
 

@@ -6,7 +6,7 @@
 //   - what is sent is in the stored ledger before it is on the wire;
 //   - what came in is stored before the server hears that it was handled.
 
-import { Tally, type Change, type Item, type Store } from "../store/store.js";
+import { Deposed, Tally, type Change, type Item, type Store } from "../store/store.js";
 import { Contact } from "./contact.js";
 import type { Conversation, ConversationReports, Gate, Office, Place } from "./conversation.js";
 import { Chain } from "./events.js";
@@ -37,7 +37,9 @@ export class Courier implements Listener {
   #session = ""; // the id of the ledger that the steps so far were of; the link may be a session ahead
   #unsettled: Numbered[] = []; // acknowledged, and the step that says so has not run yet
   #handled = 0; // stanzas of it that are safe here
+  #handling: number | undefined; // the same with the one that a step is storing
   #noted = 0; // as many the store has in its ledger
+  #broken = false; // one could not be stored: none is taken until the session is resumed from the one before
   #phase: Phase = { kind: "off" };
   #tick: ReturnType<typeof setInterval> | undefined;
   #closed = false;
@@ -99,8 +101,8 @@ export class Courier implements Listener {
   async stop(end = false): Promise<void> {
     this.#closed = true;
     clearInterval(this.#tick);
-    for (const conversation of this.#conversations.values()) conversation.stop();
     await this.#chain.idle;
+    for (const conversation of this.#conversations.values()) conversation.stop();
     if (end) {
       this.#link?.handled(this.#handled);
       this.#link?.end();
@@ -151,9 +153,10 @@ export class Courier implements Listener {
       const ledger = link?.ledger;
       if (!link || !ledger) return;
       this.reports.me(ledger.boundJid);
+      this.#broken = false;
       if (!resumed) {
         this.#session = ledger.id;
-        this.#handled = 0;
+        this.#handled = this.#noted = 0;
         this.#told(await this.store.restart([], this.#snapshot()));
         this.#office.push(stanzas.presence());
         for (const peer of [...this.#conversations.keys()]) if (!this.#office.shows(peer)) this.#forget(peer);
@@ -184,26 +187,51 @@ export class Courier implements Listener {
 
   asked(): void {
     this.#step(async () => {
-      if (this.#noted !== this.#handled) await this.store.keep(this.#snapshot());
-      this.#link?.handled(this.#handled);
+      if (this.#broken) return;
+      const handled = this.#handled;
+      if (this.#noted !== handled) await this.store.keep(this.#snapshot());
+      this.#noted = handled;
+      this.#link?.handled(handled);
     });
   }
 
   stanza({ stanza, session, h }: Incoming): void {
     this.#step(async () => {
-      if (session === this.#session) this.#handled = Math.max(this.#handled, h);
-      switch (stanza.localName) {
-        case "message":
-          return await this.#message(stanza);
-        case "presence":
-          return await this.#from(stanza)?.presence(stanza);
-        case "iq": {
-          const answer = stanzas.answer(stanza);
-          if (answer !== undefined) return this.#link?.push([answer], false);
-          await this.#from(stanza)?.answered(stanza);
-        }
+      if (session !== this.#session) return await this.#take(stanza);
+      // What came again since the connection broke while it was being stored counts once.
+      if (this.#broken || h <= this.#handled) return;
+      this.#handling = h;
+      try {
+        await this.#take(stanza);
+        this.#handled = h;
+      } catch (err) {
+        this.#fail(err);
+        throw err;
+      } finally {
+        this.#handling = undefined;
       }
     });
+  }
+
+  async #take(stanza: Element): Promise<void> {
+    switch (stanza.localName) {
+      case "message":
+        return await this.#message(stanza);
+      case "presence":
+        return await this.#from(stanza)?.presence(stanza);
+      case "iq": {
+        const answer = stanzas.answer(stanza);
+        if (answer !== undefined) return this.#link?.push([answer], false);
+        await this.#from(stanza)?.answered(stanza);
+      }
+    }
+  }
+
+  // #fail has a stanza that could not be stored come again. One that is for another tab now is none of ours.
+  #fail(err: unknown): void {
+    this.#broken = true;
+    if (err instanceof Deposed) this.#closed = true;
+    else this.#link?.drop();
   }
 
   // Conversations.
@@ -252,10 +280,9 @@ export class Courier implements Listener {
     const ledger = this.#link?.ledger;
     if (!ledger?.id || ledger.id !== this.#session) return undefined;
     const now = this.settings.now();
-    this.#noted = this.#handled;
     return {
       ...ledger,
-      hIn: this.#handled,
+      hIn: this.#handling ?? this.#handled,
       // What nothing says of the messages yet is not acknowledged yet.
       hOutAcked: (ledger.hOutAcked - this.#unsettled.length) >>> 0,
       unacked: [...this.#unsettled, ...ledger.unacked, ...more.map((stanza) => ({ name: "message", stanza, queuedAt: now }))],

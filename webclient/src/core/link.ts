@@ -66,6 +66,8 @@ export interface Link {
   push(stanzas: string[], wantsAck: boolean): void;
   // handled says how many stanzas are safe here (<a h/>).
   handled(h: number): void;
+  // drop breaks the connection and resumes the session later: what came could not be stored and has to come again.
+  drop(): void;
   // hurry tries at once when it waits to try again.
   hurry(): void;
   // stop lets go of the connection; the session can be resumed.

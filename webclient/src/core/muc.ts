@@ -36,10 +36,10 @@ export function readHeard(message: Element, room: string): Heard | undefined {
   return heard;
 }
 
-// readDelay takes the stamp of the room. Others say when something waited on its way.
+// readDelay takes the stamp of the room. Others say when something waited on its way, or are an occupant's own.
 function readDelay(el: Element, room: string, heard: Heard): void {
   const stamp = Date.parse(el.getAttribute("stamp") ?? "");
-  if ((el.getAttribute("from") ?? room) === room && !Number.isNaN(stamp)) heard.history = stamp;
+  if (el.getAttribute("from") === room && !Number.isNaN(stamp)) heard.history = stamp;
 }
 
 // Seen is a presence of an occupant.

@@ -21,22 +21,30 @@ interface Kept {
   occupant?: string;
   stage: "out" | "in" | "barred";
   subject: string;
+  more?: number; // occupants without a note
   trouble?: Trouble;
 }
+
+// Tests have smaller ones.
+export const limits = {
+  occupants: 2000, // who are known by name; of others only how many there are
+  patience: 20_000, // ms without a word of the room, until it has let one in
+};
 
 const mostNicks = 9; // that are tried
 const firstHistory = 50; // messages that somebody new is shown
 // History is asked for from a little before the newest message that is here: what comes twice is taken once.
 const overlap = 60_000; // ms
+const skew = 3_600_000; // ms by which the room's clock may be behind
+const ahead = 86_400_000; // ms by which it may be before; what is later than that is not true
 const silence = 900_000; // ms after which the room is asked whether one is still in (XEP-0410 §4)
 const steady = 60_000; // ms in a room after which it is believed to work
-const patience = 20_000; // ms until the room has let one in
 // What a room says to who is not in it (§7.4), and what is said of a room that is no more.
 const unknown = new Set(["not-acceptable", "item-not-found"]);
 // Answers to whether one is in that do not say no: another client does not know the question, or the room is out of
-// reach (XEP-0410 §3.2).
-const noAnswer = new Set(["service-unavailable", "feature-not-implemented", "remote-server-not-found", "remote-server-timeout"]);
-const gathering = 100; // ms in which changes of who is there become one report
+// reach, or one is in under another nick (XEP-0410 §3.2).
+const noAnswer = new Set(["item-not-found", "service-unavailable", "feature-not-implemented", "remote-server-not-found", "remote-server-timeout"]);
+const gathering = 100; // ms at least in which changes of who is there become one report; 1 more for each of them
 
 export class Room implements Conversation {
   readonly address: string;
@@ -49,7 +57,8 @@ export class Room implements Conversation {
   #subject = "";
   #trouble: Trouble | undefined;
   readonly #occupants = new Map<string, Occupant>();
-  #newest: number | undefined; // what was here of the room when it was entered, by its clock
+  #more = 0; // occupants who are not among them
+  #known = false; // this device was in the room before
   #entered = 0; // ms since the epoch
   #ping = "";
   readonly #backoff = new Backoff(1000, 60_000);
@@ -81,6 +90,7 @@ export class Room implements Conversation {
     this.#nick = kept.as;
     this.#occupant = kept.occupant;
     this.#subject = kept.subject;
+    this.#more = kept.more ?? 0;
     this.#trouble = kept.trouble;
   }
 
@@ -91,7 +101,7 @@ export class Room implements Conversation {
 
   over(): void {
     clearTimeout(this.#timer);
-    this.#occupants.clear();
+    this.#empty();
     if (this.#stage !== "barred") this.#stage = "out";
     this.report();
   }
@@ -107,11 +117,13 @@ export class Room implements Conversation {
     if (!this.office.ready) return this.report();
     this.#stage = "joining";
     this.#self = false;
-    this.#occupants.clear();
+    this.#empty();
+    this.#later(limits.patience); // first, so that it is tried again whatever fails here
     await this.#note([], true);
-    this.#newest = await this.office.store.newest(this.address);
-    this.office.push(stanzas.join(this.address, this.#variant, this.#newest === undefined ? { most: firstHistory } : { since: this.#newest - overlap }));
-    this.#later(patience);
+    const entered = await this.office.store.entered(this.address);
+    const last = (await this.office.store.newest(this.address)) ?? entered;
+    this.#known = entered !== undefined;
+    this.office.push(stanzas.join(this.address, this.#variant, last === undefined ? { most: firstHistory } : { since: sane(Math.min(last, this.office.now()) - overlap) }));
     this.report();
   }
 
@@ -157,6 +169,7 @@ export class Room implements Conversation {
       nick: this.#stage === "in" ? this.#nick : "",
       subject: this.#subject,
       occupants: this.#stage === "in" ? [...this.#occupants.values()] : [],
+      ...(this.#stage === "in" && this.#more > 0 ? { more: this.#more } : {}),
       ...(this.#trouble ? { trouble: this.#trouble } : {}),
     });
   }
@@ -172,10 +185,15 @@ export class Room implements Conversation {
   // What comes.
 
   async message(stanza: Element, said: Said): Promise<void> {
-    if (said.error) return await this.#bounced(said.id, said.error);
-    this.#listen();
+    if (said.error) {
+      // Of an occupant's client that does not like a message the room says nothing.
+      if (stanzas.resource(said.from) === "") await this.#bounced(said.id, said.error);
+      return;
+    }
     const heard = readHeard(stanza, this.address);
     if (!heard) return; // an invitation, or for one's own ears only
+    this.#listen();
+    this.#arriving();
     if (heard.subject !== undefined) return await this.#titled(heard.subject);
     if (heard.body) await this.#heard(heard, heard.body, said.from);
   }
@@ -187,6 +205,7 @@ export class Room implements Conversation {
     }
     const seen = readSeen(stanza);
     if (seen.nick === "") return;
+    this.#arriving();
     if (seen.gone) await this.#gone(seen);
     else await this.#here(seen);
   }
@@ -200,21 +219,23 @@ export class Room implements Conversation {
 
   async #bounced(id: string, error: { condition: string; text: string }): Promise<void> {
     const { store, told, snapshot, now } = this.office;
-    // So it does not have the message either.
-    const recalled = unknown.has(error.condition) && (await store.recall(this.address, id, now(), snapshot()));
-    if (!recalled) return told(await store.learn(this.address, id, { kind: "refused", ...error }, snapshot()));
+    const outside = unknown.has(error.condition);
+    const { condition, text } = (outside && this.#trouble) || error;
+    // A room that does not know one does not have the message either. It goes again, unless one does not come in again.
+    const recalled = outside && !this.#trouble && (await store.recall(this.address, id, now(), snapshot()));
+    if (!recalled) return told(await store.learn(this.address, id, { kind: "refused", condition, text }, snapshot()));
     told(recalled);
     await this.#again();
   }
 
   async #heard(heard: Heard, body: string, from: string): Promise<void> {
     const { store, reports, told, now, id, snapshot } = this.office;
-    const stamp = heard.history ?? (heard.stanzaId === undefined ? undefined : timeOf(heard.stanzaId)) ?? now();
-    const at = Math.min(stamp, now());
+    const stamp = this.#stamp(heard);
+    const times = { at: Math.min(stamp ?? now(), now()), ...(stamp === undefined ? {} : { stamp }) };
     const own = this.#own(heard);
     if (own !== "no") {
       const name = heard.id || heard.stanzaId || id();
-      const changes = await store.reflected({ id: name, with: this.address, body, at, stamp }, own === "yes", snapshot());
+      const changes = await store.reflected({ id: name, with: this.address, body, ...times }, own === "yes", snapshot());
       if (changes) return told(changes);
     }
     const m: Omit<Received, "key"> = {
@@ -223,19 +244,30 @@ export class Room implements Conversation {
       from,
       dir: "in",
       body,
-      at,
-      stamp,
+      ...times,
       // What was said before one came for the first time is no news.
-      seen: this.#newest === undefined && heard.history !== undefined,
+      seen: !this.#known && this.#history(heard) !== undefined,
       markable: false,
-      nick: heard.nick,
     };
+    if (heard.nick !== "") m.nick = heard.nick;
     const occupant = this.#knows ? heard.occupant : undefined;
     if (occupant !== undefined) m.occupant = occupant;
     const taken = await store.take(m, undefined, snapshot());
     if (!taken) return;
     if (taken.seen) told([{ with: this.address, keys: [taken.key] }]);
     else reports.came(taken);
+  }
+
+  // #stamp is when a message was said by the room's clock. Its id tells it better than a stamp, which somebody may have
+  // got past a room; undefined when neither tells.
+  #stamp(heard: Heard): number | undefined {
+    const stamp = (heard.stanzaId === undefined ? undefined : timeOf(heard.stanzaId)) ?? this.#history(heard);
+    return stamp === undefined ? undefined : Math.min(sane(stamp), this.office.now() + ahead);
+  }
+
+  // #history is the stamp of a message that was said before, and those come only before one is in.
+  #history(heard: Heard): number | undefined {
+    return this.#stage === "joining" ? heard.history : undefined;
   }
 
   // #own says whether a message is one's own. Nicks of the past prove nothing, since others may have had them: without an
@@ -255,11 +287,17 @@ export class Room implements Conversation {
   async #titled(subject: string): Promise<void> {
     this.#subject = subject;
     const entered = this.#stage === "joining" && this.#self;
-    if (entered) this.#stage = "in";
-    await this.#note();
-    if (!entered) return this.report();
+    if (!entered) {
+      await this.#note();
+      return this.report();
+    }
     clearTimeout(this.#timer);
+    this.#stage = "in";
+    this.#try = 1;
+    this.#known = true;
     this.#entered = this.office.now();
+    await this.office.store.enter(this.address, this.#entered - skew);
+    await this.#note([...this.#occupants]);
     this.report();
     await this.office.pump();
   }
@@ -267,22 +305,35 @@ export class Room implements Conversation {
   async #here(seen: Seen): Promise<void> {
     const self = seen.codes.has(110);
     const occupant: Occupant = { nick: seen.nick, id: seen.occupant ?? seen.nick, own: self || (this.#self && seen.nick === this.#nick) };
+    const had = this.#occupants.get(seen.nick);
+    if (had && had.id === occupant.id && had.own === occupant.own && (!self || this.#occupant === seen.occupant)) return;
     if (self) {
       this.#self = true;
       this.#nick = seen.nick;
       this.#occupant = seen.occupant;
     }
-    this.#occupants.set(seen.nick, occupant);
-    await this.#note([[seen.nick, occupant]]);
-    this.#tell();
+    if (had || self || this.#occupants.size < limits.occupants) {
+      // In this order: when it cannot be noted it comes again, as something new.
+      await this.#changed(seen.nick, occupant);
+      this.#occupants.set(seen.nick, occupant);
+    } else {
+      this.#more++;
+      await this.#changed();
+    }
   }
 
   async #gone(seen: Seen): Promise<void> {
-    this.#occupants.delete(seen.nick);
+    if (!this.#occupants.delete(seen.nick)) this.#more = Math.max(0, this.#more - 1);
     const self = seen.codes.has(110) || (this.#self && seen.nick === this.#nick);
     if (self && seen.codes.has(303) && seen.newNick !== undefined) this.#nick = seen.newNick;
     else if (self) return await this.#out(seen);
-    await this.#note([[seen.nick, undefined]]);
+    await this.#changed(seen.nick);
+  }
+
+  // #changed notes who has come, gone or changed. While one enters nothing is kept of it: the next page enters anew.
+  async #changed(nick?: string, occupant?: Occupant): Promise<void> {
+    if (this.#stage !== "in") return;
+    await this.#note(nick === undefined ? [] : [[nick, occupant]]);
     this.#tell();
   }
 
@@ -322,7 +373,7 @@ export class Room implements Conversation {
   #leave(): void {
     this.#stage = "out";
     this.#self = false;
-    this.#occupants.clear();
+    this.#empty();
     this.report();
   }
 
@@ -334,6 +385,16 @@ export class Room implements Conversation {
     await this.#note([], true);
     this.report();
     await this.office.pump(); // what waits will not go
+  }
+
+  #empty(): void {
+    this.#occupants.clear();
+    this.#more = 0;
+  }
+
+  // #arriving gives a room that is still telling what it has more time.
+  #arriving(): void {
+    if (this.#stage === "joining") this.#later(limits.patience);
   }
 
   // #later tries to enter, unless one is in by then.
@@ -355,13 +416,19 @@ export class Room implements Conversation {
   async #note(occupants: [string, Occupant | undefined][] = [], clear = false): Promise<void> {
     const kept: Kept = { nick: this.#wanted, as: this.#nick, stage: this.#stage === "joining" ? "out" : this.#stage, subject: this.#subject };
     if (this.#occupant !== undefined) kept.occupant = this.#occupant;
+    if (this.#more > 0) kept.more = this.#more;
     if (this.#trouble) kept.trouble = this.#trouble;
     await this.office.store.note(this.address, [["", kept], ...occupants], this.office.snapshot(), clear);
   }
 
   // #tell reports soon who is there, many changes at once. While one enters it is told when that is done.
   #tell(): void {
-    if (this.#stage !== "in" || this.#telling !== undefined) return;
-    this.#telling = setTimeout(() => this.office.step(() => this.report()), gathering);
+    if (this.#telling !== undefined) return;
+    this.#telling = setTimeout(() => this.office.step(() => this.report()), gathering + this.#occupants.size);
   }
+}
+
+// sane is a moment that can be written as a date.
+function sane(ms: number): number {
+  return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), 8.64e15) : 0;
 }

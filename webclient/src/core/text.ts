@@ -67,6 +67,11 @@ export function sendable(text: string): string {
   return text.replace(/\r\n?/g, "\n").replace(impossible, "\ufffd");
 }
 
+// cut is a text as one line of no more than so many characters.
+export function cut(text: string, most: number): string {
+  return Array.from(text.replace(/\s+/g, " ").trim()).slice(0, most).join("").trim();
+}
+
 // mostBytes bounds what a message may be on the wire, escaped: the gateway takes stanzas of 256 KiB.
 export const mostBytes = 128 * 1024;
 

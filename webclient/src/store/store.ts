@@ -215,6 +215,18 @@ export class Store {
     });
   }
 
+  // entered is when this device was in a room last, undefined if never.
+  entered(room: string): Promise<number | undefined> {
+    return transact(this.db, "readonly", async (tx) => (await request(tx.objectStore("meta").get(`entered ${room}`))) as number | undefined);
+  }
+
+  // enter notes that this device is in a room, with all that was said there before.
+  enter(room: string, at: number): Promise<void> {
+    return this.#led(async (tx) => {
+      await request(tx.objectStore("meta").put(at, `entered ${room}`));
+    });
+  }
+
   // In what follows a ledger is how the session stands; undefined leaves it as it was, null forgets it.
 
   keep(ledger: Ledger | null | undefined): Promise<void> {
@@ -280,6 +292,7 @@ export class Store {
         await request(tx.objectStore("queue").put({ ...item, sent: false }));
         if (m) await this.#learn(tx, item.key, { kind: "returned" }, changes);
       }
+      await this.#order(tx);
       await this.#keep(tx, ledger);
       return changes.all;
     });
@@ -313,7 +326,10 @@ export class Store {
         const owed = (await this.#items(tx)).some((i) => i.kind === "receipt" && i.key === key);
         if (!owed) await this.#enqueue(tx, { id: receiptId, kind: "receipt", with: m.with, to: m.from, of: m.id, key, sent: false });
       }
-      if (had) return undefined;
+      if (had) {
+        if (had.stamp === undefined && m.stamp !== undefined) await request(messages.put({ ...had, stamp: m.stamp }));
+        return undefined;
+      }
       await this.#trim(tx, m.with);
       return { ...m, key };
     });
@@ -420,6 +436,18 @@ export class Store {
       if (item.key !== key || item.kind !== "message") continue;
       if (item.sent) await request(tx.objectStore("queue").put({ ...item, discard: true }));
       else await request(tx.objectStore("queue").delete(item.seq));
+    }
+  }
+
+  // #order has what waits for a room in the order in which it was written: what was recalled waits behind what was under
+  // way then.
+  async #order(tx: IDBTransaction): Promise<void> {
+    const waiting = (await this.#items(tx)).filter((i) => i.room && !i.sent);
+    const ordered = [...waiting].sort((a, b) => a.key - b.key);
+    if (ordered.every((item, n) => item === waiting[n])) return;
+    for (const { seq, ...item } of ordered) {
+      await request(tx.objectStore("queue").delete(seq));
+      await this.#enqueue(tx, item);
     }
   }
 

@@ -73,6 +73,7 @@ export class StropheLink implements Link {
   #attempt = 0; // what an earlier one still says does not count
   #entries: Numbered[] = []; // of the ledger, as they were when it last changed
   #backoff = new Backoff();
+  #drops = new Backoff(1000, 60_000);
   #retry: ReturnType<typeof setTimeout> | undefined;
   #watch: ReturnType<typeof setInterval> | undefined;
   #heard = 0;
@@ -135,7 +136,14 @@ export class StropheLink implements Link {
   }
 
   handled(h: number): void {
+    this.#drops.reset();
     if (this.ready) this.#conn?.send(Strophe.Stanza.toElement(`<a xmlns="urn:xmpp:sm:3" h="${h >>> 0}"/>`, true));
+  }
+
+  drop(): void {
+    if (this.#stopped) return;
+    this.#break();
+    this.#wait(this.#drops.next());
   }
 
   hurry(): void {
@@ -288,7 +296,11 @@ export class StropheLink implements Link {
     this.#break();
     if (this.#stopped) return;
     if (another && this.service.bosh !== "") return this.#connect("bosh");
-    const pause = this.#backoff.next();
+    this.#wait(this.#backoff.next());
+  }
+
+  #wait(pause: number): void {
+    clearTimeout(this.#retry);
     this.listener.phase({ kind: "waiting", until: Date.now() + pause });
     this.#retry = setTimeout(() => this.#connect(this.#first()), pause);
   }

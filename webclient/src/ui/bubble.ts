@@ -48,10 +48,16 @@ export function senderOf(m: Message): string {
   return m.dir === "out" ? "" : `${m.occupant ?? ""}/${m.nick ?? m.with}`;
 }
 
+// author is who said a message, for a screen reader. No nick reads as one's own messages do.
+function author(m: Message, texts: Texts, name: string): string {
+  if (m.dir === "out") return texts("you");
+  return m.nick === undefined ? shown(name) : texts("saidBy", { name: shown(m.nick) });
+}
+
 export function bubble(m: Message, texts: Texts, language: string, name: string, doing: Doing): Bubble {
   const el = make("div", "message");
   el.dataset["key"] = String(m.key);
-  const said = make("span", "only-read", (m.dir === "out" ? texts("you") : shown(m.nick ?? name)) + ": ");
+  const said = make("span", "only-read", `${author(m, texts, name)}: `);
   const text = make("p", "text");
   text.dir = "auto";
   fill(text, m.body);

@@ -4,6 +4,7 @@ import { Client, Refused, type Account, type News, type Wanted } from "../client
 import type { Scene, Trouble } from "../core/conversation.js";
 import type { Phase } from "../core/link.js";
 import type { Message } from "../core/message.js";
+import type { Occupant } from "../core/muc.js";
 import type { ChatState } from "../core/stanzas.js";
 import { shown } from "../core/text.js";
 import { inRoom, texts, type Table, type Texts } from "../i18n/strings.js";
@@ -20,6 +21,10 @@ const attributes = ["service", "bosh", "domain", "contact", "room", "nick", "nam
 type Attribute = (typeof attributes)[number];
 
 const nowhere: Scene = { stage: "out", nick: "", subject: "", occupants: [] };
+
+function same(a: Occupant[], b: Occupant[]): boolean {
+  return a.length === b.length && a.every((o, n) => o.nick === b[n]?.nick && o.own === b[n].own && o.id === b[n].id);
+}
 
 const composingFor = 5_000; // ms without a key after which somebody is said to have paused
 
@@ -218,7 +223,7 @@ export class HoldfastChat extends HTMLElement {
     this.#view = view;
     view.open(this.isOpen);
     this.shadowRoot?.replaceChildren(view.launcher, view.panel);
-    this.#people = room === "" ? undefined : new People(this.#texts);
+    this.#people = room === "" ? undefined : new People(this.#texts, (text) => view.sayComings(text));
     if (this.#people) view.inRoom(this.#people);
     if (contact !== "" && room !== "") {
       view.notice(this.#texts("both"), true);
@@ -354,11 +359,10 @@ export class HoldfastChat extends HTMLElement {
     this.#scene = scene;
     if (this.#phase.kind !== "online") return;
     view.presence(scene.stage === "in" ? true : undefined);
-    const said = this.#people?.update(scene) ?? "";
-    if (said !== "") view.say(said);
+    this.#people?.update(scene);
     if (scene.trouble) view.trouble(this.#troubleText(scene.trouble), scene.trouble.kind !== "refused" && scene.trouble.kind !== "nick");
     else if (before.trouble) view.notice("");
-    if (JSON.stringify(before.occupants) !== JSON.stringify(scene.occupants)) this.#emit("holdfast-occupants", { occupants: this.occupants });
+    if (!same(before.occupants, scene.occupants)) this.#emit("holdfast-occupants", { occupants: this.occupants });
     if (scene.trouble && JSON.stringify(before.trouble) !== JSON.stringify(scene.trouble)) this.#emit("holdfast-error", { error: new Error(this.#troubleText(scene.trouble)), ...scene.trouble });
   }
 

@@ -14,6 +14,7 @@ export class Log {
   readonly #watch: IntersectionObserver;
   readonly #empty = make("p", "empty");
   #atEnd = true;
+  #from = 0; // older messages are not in the page
   #top = 0; // where it was scrolled to
   #dated = false;
   #silence: ReturnType<typeof setTimeout> | undefined;
@@ -49,11 +50,17 @@ export class Log {
     document.addEventListener("visibilitychange", this.#again);
   }
 
-  // history shows what was there before, which is no news to a screen reader.
+  // history shows what was there before.
   history(messages: Message[]): void {
+    this.#from = Math.max(this.#from, messages[0]?.key ?? 0);
+    this.#quietly(messages);
+    this.toEnd();
+  }
+
+  // #quietly shows what is no news to a screen reader.
+  #quietly(messages: Message[]): void {
     this.el.setAttribute("aria-live", "off");
     for (const m of messages) this.put(m);
-    this.toEnd();
     clearTimeout(this.#silence);
     this.#silence = setTimeout(() => this.el.setAttribute("aria-live", "polite"), 500);
   }
@@ -61,7 +68,7 @@ export class Log {
   // old shows a message that is new here and no news.
   old(m: Message): void {
     if (this.has(m.key)) return this.put(m);
-    this.history([m]);
+    if (m.key >= this.#from) this.#quietly([m]);
   }
 
   put(m: Message): void {
@@ -158,6 +165,7 @@ export class Log {
   #dropFirst(): void {
     for (const m of this.messages) {
       if (m.dir === "out" && (m.state === "failed" || m.state === "queued" || m.state === "sending")) continue;
+      this.#from = m.key + 1;
       return this.remove(m.key);
     }
   }

@@ -24,6 +24,7 @@ export class View {
   readonly #notice = make("div", "notice");
   readonly #typing = make("div", "typing");
   readonly #said = make("div", "only-read");
+  readonly #comings = make("div", "only-read");
   readonly #form = make("form", "write");
   readonly #body = make("div", "body");
   #login: HTMLFormElement | undefined;
@@ -47,9 +48,10 @@ export class View {
     this.#notice.hidden = true;
     this.#notice.setAttribute("role", "status");
     this.#said.setAttribute("role", "status");
+    this.#comings.setAttribute("role", "status");
     this.#body.style.display = "contents";
     this.panel.setAttribute("aria-label", name);
-    this.panel.append(header, this.#notice, this.#body, this.#typing, this.#form, this.#said);
+    this.panel.append(header, this.#notice, this.#body, this.#typing, this.#form, this.#said, this.#comings);
     this.panel.onkeydown = (e) => {
       if (e.key !== "Escape") return;
       if (this.#people?.isOpen) {
@@ -185,9 +187,12 @@ export class View {
   }
 
   notice(text: string, bad = false): void {
+    // The button that somebody pressed goes, and with it the focus.
+    const focused = this.#notice.contains((this.#notice.getRootNode() as ShadowRoot | Document).activeElement);
     this.#notice.hidden = text === "";
     this.#notice.classList.toggle("bad", bad);
     this.#notice.replaceChildren(...(text === "" ? [] : [make("span", "", text)]));
+    if (focused) this.input.focus();
   }
 
   // presence shows what is known of the other side; undefined for nothing.
@@ -204,6 +209,11 @@ export class View {
   // say tells a screen reader something that is seen elsewhere.
   say(text: string): void {
     this.#said.textContent = text;
+  }
+
+  // sayComings does so of who comes and goes, apart from what concerns oneself.
+  sayComings(text: string): void {
+    this.#comings.textContent = text;
   }
 
   unread(count: number): void {

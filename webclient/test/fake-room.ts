@@ -21,6 +21,7 @@ export class FakeRoom {
   readonly taken = new Set<string>();
   readonly joins: string[] = []; // every presence that asked to be let in
   occupantIds = true;
+  repeats = true; // the id of who enters
   subject = "";
   refuses = ""; // the content of the error that who wants in gets
   deaf = false; // knows nobody, whoever comes in
@@ -84,14 +85,15 @@ export class FakeRoom {
   #join(session: Session, el: Element, stanza: string): void {
     this.joins.push(stanza);
     const nick = (el.getAttribute("to") ?? "").slice(this.address.length + 1);
+    const id = this.repeats ? ` id="${el.getAttribute("id") ?? ""}"` : "";
     const refused = this.taken.has(nick) ? `<error type="cancel"><conflict xmlns="${ns.stanzas}"/></error>` : this.refuses;
     if (refused !== "") {
-      session.outbox.push(`<presence xmlns="jabber:client" type="error" from="${this.address}/${nick}">${refused}</presence>`);
+      session.outbox.push(`<presence xmlns="jabber:client" type="error"${id} from="${this.address}/${nick}">${refused}</presence>`);
       return;
     }
     if (!this.deaf) this.inside.set(session, nick);
     for (const other of this.others) session.outbox.push(this.#presence(other, "member"));
-    session.outbox.push(this.#presence(nick, "member", [110]));
+    session.outbox.push(this.#presence(nick, "member", [110], id));
     const x = child(el, "x");
     const wanted = x && child(x, "history");
     const since = Date.parse(wanted?.getAttribute("since") ?? "");

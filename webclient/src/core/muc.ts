@@ -44,6 +44,7 @@ function readDelay(el: Element, room: string, heard: Heard): void {
 
 // Seen is a presence of an occupant.
 export interface Seen {
+  id: string; // that of one's own request to enter comes back with one's own presence
   nick: string;
   gone: boolean;
   codes: Set<number>;
@@ -59,6 +60,7 @@ export function readSeen(presence: Element): Seen {
   const destroy = x && child(x, "destroy");
   const why = (item && child(item, "reason")) ?? (destroy && child(destroy, "reason"));
   const seen: Seen = {
+    id: presence.getAttribute("id") ?? "",
     nick: resource(presence.getAttribute("from") ?? ""),
     gone: presence.getAttribute("type") === "unavailable",
     codes: new Set(),

@@ -31,6 +31,7 @@ export const limits = {
   patience: 20_000, // ms without a word of the room, until it has let one in
 };
 
+const requests = "enter-"; // begins the ids of tries to enter
 const mostNicks = 9; // that are tried
 const firstHistory = 50; // messages that somebody new is shown
 // History is asked for from a little before the newest message that is here: what comes twice is taken once.
@@ -52,7 +53,8 @@ export class Room implements Conversation {
   #try = 1; // which variant of the wanted nick
   #stage: Scene["stage"] = "out";
   #nick = "";
-  #self = false; // the room said since the last try to enter that one is in
+  #request = ""; // the id of the last try to enter
+  #self = false; // the room said in answer to it that one is in
   #occupant: string | undefined; // one's own id; undefined where the room knows none
   #subject = "";
   #trouble: Trouble | undefined;
@@ -116,6 +118,7 @@ export class Room implements Conversation {
     }
     if (!this.office.ready) return this.report();
     this.#stage = "joining";
+    this.#request = requests + this.office.id();
     this.#self = false;
     this.#empty();
     this.#later(limits.patience); // first, so that it is tried again whatever fails here
@@ -123,7 +126,7 @@ export class Room implements Conversation {
     const entered = await this.office.store.entered(this.address);
     const last = (await this.office.store.newest(this.address)) ?? entered;
     this.#known = entered !== undefined;
-    this.office.push(stanzas.join(this.address, this.#variant, last === undefined ? { most: firstHistory } : { since: sane(Math.min(last, this.office.now()) - overlap) }));
+    this.office.push(stanzas.join(this.address, this.#variant, this.#request, last === undefined ? { most: firstHistory } : { since: sane(Math.min(last, this.office.now()) - overlap) }));
     this.report();
   }
 
@@ -200,7 +203,7 @@ export class Room implements Conversation {
 
   async presence(stanza: Element): Promise<void> {
     if (stanza.getAttribute("type") === "error") {
-      if (this.#stage === "joining") await this.#refused(stanzas.readError(stanza));
+      if (this.#stage === "joining" && this.#answers(stanza.getAttribute("id") ?? "")) await this.#refused(stanzas.readError(stanza));
       return;
     }
     const seen = readSeen(stanza);
@@ -302,13 +305,19 @@ export class Room implements Conversation {
     await this.office.pump();
   }
 
+  // #answers says whether what has this id may be the answer to the last try to enter, and not to one before: what the room
+  // says in between, that it does not know who sent a message, comes first. Not every room repeats the id.
+  #answers(id: string): boolean {
+    return !id.startsWith(requests) || id === this.#request;
+  }
+
   async #here(seen: Seen): Promise<void> {
     const self = seen.codes.has(110);
     const occupant: Occupant = { nick: seen.nick, id: seen.occupant ?? seen.nick, own: self || (this.#self && seen.nick === this.#nick) };
     const had = this.#occupants.get(seen.nick);
+    if (self && this.#answers(seen.id)) this.#self = true;
     if (had && had.id === occupant.id && had.own === occupant.own && (!self || this.#occupant === seen.occupant)) return;
     if (self) {
-      this.#self = true;
       this.#nick = seen.nick;
       this.#occupant = seen.occupant;
     }

@@ -74,9 +74,9 @@ export function groupchat(m: { id: string; with: string; body: string }): string
 export type History = { since: number } | { most: number };
 
 // join enters a room under a nick, or has the room tell everything anew.
-export function join(room: string, nick: string, history: History): string {
+export function join(room: string, nick: string, id: string, history: History): string {
   const wanted = "since" in history ? `since="${new Date(history.since).toISOString()}"` : `maxstanzas="${history.most}"`;
-  return `<presence xmlns="${ns.client}" to="${escape(`${room}/${nick}`)}"><x xmlns="${ns.muc}"><history ${wanted}/></x>${caps}</presence>`;
+  return `<presence xmlns="${ns.client}" to="${escape(`${room}/${nick}`)}" id="${escape(id)}"><x xmlns="${ns.muc}"><history ${wanted}/></x>${caps}</presence>`;
 }
 
 // ping of the own occupant asks whether one is still in a room (XEP-0410).

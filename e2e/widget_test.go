@@ -225,6 +225,25 @@ func TestWidgetTabs(t *testing.T) {
 	exactly(t, "juliet has", j.bodies("in"), []string{"from the second tab", "from the tab that is left"})
 }
 
+// TestWidgetKeyboard: where a keyboard on the screen covers the page without making it smaller, as iOS has it, the field is above it.
+func TestWidgetKeyboard(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, _, _, _ := couple(t, g, "mode", "button", "open", "")
+	r.call("look", r.with(map[string]any{"width": 360, "height": 640, "still": true}))
+	for _, shown := range [][2]int{{640, 0}, {300, 0}, {300, 120}, {640, 0}} {
+		r.do(`(el, [height, top]) => {
+			for (const [name, value] of Object.entries({ height, offsetTop: top })) Object.defineProperty(visualViewport, name, { configurable: true, value });
+			visualViewport.dispatchEvent(new Event("resize"));
+		}`, shown)
+		r.until(`(el, [height, top]) => { const field = el.shadowRoot.querySelector("textarea").getBoundingClientRect(), panel = el.shadowRoot.querySelector(".panel").getBoundingClientRect();
+			return field.height > 20 && field.top >= top && field.bottom <= top + height && panel.top >= top && panel.bottom <= top + height; }`, shown)
+		if shown[0] == 300 && shown[1] == 0 {
+			r.picture("keyboard")
+		}
+	}
+}
+
 // TestWidgetOverBOSH: where WebSocket does not come through the widget takes BOSH, shows the same states, and returns to
 // WebSocket with the same session when it can.
 func TestWidgetOverBOSH(t *testing.T) {

@@ -125,7 +125,7 @@ describe("what a room says", () => {
       parse(`<presence xmlns="jabber:client" type="unavailable" from="${room}/a/b"><x xmlns="${stanzas.ns.mucUser}"><item affiliation="none" role="none"><reason>r</reason></item>
         <status code="110"/><status code="307"/></x></presence>`),
     );
-    expect(seen).toEqual({ nick: "a/b", gone: true, codes: new Set([110, 307]), reason: "r", destroyed: false });
+    expect(seen).toEqual({ id: "", nick: "a/b", gone: true, codes: new Set([110, 307]), reason: "r", destroyed: false });
   });
 });
 

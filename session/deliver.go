@@ -16,8 +16,11 @@ import (
 type delivery struct {
 	rec     journal.Stanza
 	targets []*Session
-	wake    []Transport
+	wake    []waker
 }
+
+// waker is who looks into an outbox: a Transport, or the hold on a Resident.
+type waker interface{ Wake() }
 
 var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 
@@ -136,12 +139,14 @@ func (sv *Service) deliver(from *Session, st *stanza.Stanza, targets []*Session,
 		}
 		s.mu.Unlock()
 	}
-	for _, t := range d.wake {
-		if _, inside := t.(*hosted); hold && !inside { // what it sends is recorded behind this
-			sv.park(t, e.pos)
-		} else {
-			t.Wake()
+	for _, w := range d.wake {
+		if hold {
+			if t, outside := w.(Transport); outside { // what a Resident sends is recorded behind this
+				sv.park(t, e.pos)
+				continue
+			}
 		}
+		w.Wake()
 	}
 	if st.Kind() == stanza.Message {
 		sv.metrics.outcomes[delivered].Inc()

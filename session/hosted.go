@@ -41,7 +41,7 @@ const (
 // markSize is the size of what stands before a state: the place of the last stanza in it.
 const markSize = 8
 
-// hosted is the session's hold on its Resident. It is a Transport, since what wakes one wakes this.
+// hosted is the session's hold on its Resident. What wakes a Transport elsewhere wakes this.
 type hosted struct {
 	s *Session
 
@@ -194,16 +194,7 @@ func (sv *Service) openHosted(t Table, addr stanza.Addr) (*Session, error) {
 	return s, nil
 }
 
-// Header implements Transport.
-func (h *hosted) Header(Header) []byte { return nil }
-
-// Probe implements Transport.
-func (h *hosted) Probe() {}
-
-// Finish implements Transport.
-func (h *hosted) Finish(Finish) {}
-
-// Wake implements Transport.
+// Wake says that there may be something to do.
 func (h *hosted) Wake() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -310,16 +301,7 @@ func (sv *Service) pinHosted(addr stanza.Addr) error {
 }
 
 // pause waits, and reports false when the hosting ends.
-func (sv *Service) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-sv.hosting.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
+func (sv *Service) pause(d time.Duration) bool { return sleepFor(sv.hosting, d) }
 
 // handle has one stanza handled, and sends what comes of it.
 func (h *hosted) handle(st *stanza.Stanza, place uint64) bool {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -99,14 +100,17 @@ func (sv *Service) askLoop() {
 	}
 }
 
-func (sv *Service) sleep(d time.Duration) bool {
+func (sv *Service) sleep(d time.Duration) bool { return sleepFor(sv.ctx, d) }
+
+// sleepFor waits, and reports false when ctx ends.
+func sleepFor(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
-		return sv.ctx.Err() == nil
+		return ctx.Err() == nil
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-sv.ctx.Done():
+	case <-ctx.Done():
 		return false
 	case <-t.C:
 		return true

@@ -343,3 +343,6 @@ func line(t testing.TB, o Out) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// Dirty reports whether Save has something to do.
+func (r *Room) Dirty() bool { return r.dirty || r.spoken || r.unsure }

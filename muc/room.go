@@ -108,7 +108,7 @@ func (r *Room) changed() {
 	}
 }
 
-// Idle reports whether nobody is in the room: when Dirty says no, it may be forgotten and opened again without loss.
+// Idle reports whether nobody is in the room: when Save has nothing to do, it may be forgotten and opened again without loss.
 func (r *Room) Idle() bool { return len(r.occupants) == 0 }
 
 // Handle does what a stanza asks for and returns what the room sends, in order; never more than 16,000 stanzas.

@@ -167,9 +167,6 @@ func (k *keptMessage) entry() (entry, error) {
 	return entry{st: st, at: time.UnixMilli(k.At), size: k.Size, delayed: k.Delayed}, err
 }
 
-// Dirty reports whether Save has something to do.
-func (r *Room) Dirty() bool { return r.dirty || r.spoken || r.unsure }
-
 // saveEvery is how often a room that people talk in is saved for its messages alone, which are in the journal until
 // then. When the last one has left it is saved at once.
 const saveEvery = time.Minute

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 
 	"holdfast/internal/sqlx"
 	"holdfast/stanza"
@@ -135,20 +133,7 @@ func (s *SQLite) exec(ctx context.Context, statement string, args ...any) error 
 	if err != nil {
 		return err
 	}
-	return s.sync()
-}
-
-// sync makes the disk have what was committed. It is in the write-ahead log; what is there no more is in the database
-// since a checkpoint, which waited for the disk.
-func (s *SQLite) sync() error {
-	f, err := os.Open(filepath.Join(s.db.Dir(), sqlx.File+"-wal"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return s.db.Sync()
 }
 
 // scan reads one room from the columns room, name, creator, public, persistent and state.

@@ -74,6 +74,19 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // Dir is the data directory, absolute.
 func (db *DB) Dir() string { return db.dir }
 
+// Sync returns when what was committed is on the disk. It is in the write-ahead log; what is there no more is in the
+// database since a checkpoint, which waited for the disk.
+func (db *DB) Sync() error {
+	f, err := os.Open(filepath.Join(db.dir, File+"-wal"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // Close closes both pools. Batchers are closed before.
 func (db *DB) Close() error {
 	// The last connection to leave a database checkpoints it and removes the log; one that is query_only cannot.

@@ -128,6 +128,18 @@ func (u *modelUser) leave(t *testing.T) {
 	}
 }
 
+// check sees that the client had one session and found no fault with the gateway.
+func (u *modelUser) check(t *testing.T) {
+	t.Helper()
+	s := u.client.Stats()
+	for _, f := range u.client.Faults() {
+		t.Errorf("%s: the gateway broke a rule: %s", u.name, f)
+	}
+	if s.Bound != 1 || s.Refused != 0 {
+		t.Errorf("%s: %d sessions, %d resumptions refused; every session should have been resumed", u.name, s.Bound, s.Refused)
+	}
+}
+
 // awaitOnline waits until the client has a session on a connection.
 func (u *modelUser) awaitOnline(t *testing.T) {
 	t.Helper()

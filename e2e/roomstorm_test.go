@@ -215,13 +215,7 @@ func TestRoomOnABadNetwork(t *testing.T) {
 	p.finish()
 	t.Logf("%v", w)
 	for _, u := range models {
-		s := u.client.Stats()
-		for _, f := range u.client.Faults() {
-			t.Errorf("%s: the gateway broke a rule: %s", u.name, f)
-		}
-		if s.Bound != 1 || s.Refused != 0 {
-			t.Errorf("%s: %d sessions, %d resumptions refused", u.name, s.Bound, s.Refused)
-		}
+		u.check(t)
 	}
 	checkBOSH(t, last)
 	if w.hit[cutproxy.Cut] < 15 || w.hit[cutproxy.Kill] < 6 {
@@ -259,15 +253,7 @@ func TestClusterRoomOnABadNetwork(t *testing.T) {
 	last := p.bosh("dora", balancer.Addr(), way)
 	w.proxies = append(w.proxies, last.proxy)
 	p.enter()
-	t.Cleanup(func() {
-		if t.Failed() {
-			servers.mu.Lock()
-			defer servers.mu.Unlock()
-			diary := append(slices.Clone(w.diary), servers.diary...)
-			slices.Sort(diary)
-			t.Logf("what happened:\n%s", strings.Join(diary, "\n"))
-		}
-	})
+	t.Cleanup(func() { w.tell(servers) })
 	plan := cutproxy.Plan(cutproxy.Script{
 		Seed: seed(t), Clients: len(p.names), Servers: len(nodes), Pause: 1200 * time.Millisecond, Hold: time.Second,
 		Rate: 20_000, Down: time.Second, Freeze: lease * 3 / 2,
@@ -283,13 +269,7 @@ func TestClusterRoomOnABadNetwork(t *testing.T) {
 	p.finish()
 	t.Logf("%v; processes ended by exit code: %v", w, servers.ends)
 	for _, u := range models {
-		s := u.client.Stats()
-		for _, f := range u.client.Faults() {
-			t.Errorf("%s: the gateway broke a rule: %s", u.name, f)
-		}
-		if s.Bound != 1 || s.Refused != 0 {
-			t.Errorf("%s: %d sessions, %d resumptions refused", u.name, s.Bound, s.Refused)
-		}
+		u.check(t)
 		u.leave(t)
 	}
 	checkBOSH(t, last)
@@ -310,14 +290,5 @@ func TestClusterRoomOnABadNetwork(t *testing.T) {
 	if !await(within(t, 10*time.Second), empty) {
 		t.Error("the room does not end")
 	}
-	servers.end()
-	for i, g := range nodes {
-		if code, took := g.Term(30 * time.Second); code != 0 {
-			t.Errorf("gateway %d ended with %d, %v after SIGTERM", i, code, took)
-		}
-		awaitMembers(t, nodes[i+1:], len(nodes)-1-i)
-	}
-	if left := leftovers(t, redis, prefix); len(left) > 0 {
-		t.Errorf("%d keys are left in Redis:\n%s", len(left), strings.Join(left, "\n"))
-	}
+	servers.leave(prefix)
 }

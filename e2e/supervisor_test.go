@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -151,5 +152,21 @@ func (s *supervisor) rollingRestart(away time.Duration) {
 		// Started anew, not the one before.
 		await(within(s.t, 10*time.Second), func() bool { now, _ := g.Exited(); return now != exited })
 		s.awaitReady(i)
+	}
+}
+
+// leave ends all gateways in order, and sees what stays in Redis.
+func (s *supervisor) leave(prefix string) {
+	s.t.Helper()
+	s.end()
+	for i, g := range s.nodes {
+		if code, took := g.Term(30 * time.Second); code != 0 {
+			s.t.Errorf("gateway %d ended with %d, %v after SIGTERM", i, code, took)
+		}
+		// What one that goes is about to take over stays for the next that comes, and here none does.
+		awaitMembers(s.t, s.nodes[i+1:], len(s.nodes)-1-i)
+	}
+	if left := leftovers(s.t, s.redis, prefix); len(left) > 0 {
+		s.t.Errorf("%d keys are left in Redis:\n%s", len(left), strings.Join(left, "\n"))
 	}
 }

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,4 +89,16 @@ func (w *weather) happen(e cutproxy.Event) {
 		return
 	}
 	w.hit[e.Kind]++
+}
+
+// tell says what happened when, to the network and to the gateways, after a failure.
+func (w *weather) tell(s *supervisor) {
+	if !w.t.Failed() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	diary := append(slices.Clone(w.diary), s.diary...)
+	slices.Sort(diary)
+	w.t.Logf("what happened:\n%s", strings.Join(diary, "\n"))
 }

@@ -452,14 +452,15 @@ func (n *Node) seal(ctx context.Context, dead string) error {
 
 // pinAll tells everybody that the users of the adoption's nodes are this node's.
 func (n *Node) pinAll(ctx context.Context, a *adoption) error {
-	users, args := slices.Collect(maps.Keys(a.users)), []any{n.id}
-	for _, e := range a.nodes {
-		args = append(args, e.node)
-	}
+	users := slices.Collect(maps.Keys(a.users))
 	for some := range slices.Chunk(users, pinAtOnce) {
 		pipe := n.rdb.Pipeline()
 		cmds := make([]*redis.Cmd, len(some))
 		for i, user := range some {
+			args := []any{n.id, n.homes.termHere(user)}
+			for _, e := range a.nodes {
+				args = append(args, e.node)
+			}
 			cmds[i] = pinScript.Eval(ctx, pipe, []string{n.keys.Home(user.String())}, args...)
 		}
 		if _, err := pipe.Exec(ctx); err != nil {
@@ -481,11 +482,12 @@ func (n *Node) pinAll(ctx context.Context, a *adoption) error {
 func (n *Node) pinOver(ctx context.Context, user stanza.Addr, dead string) error {
 	key := n.keys.Home(user.String())
 	for n.homes.Here(user) {
-		home, err := n.rdb.Get(ctx, key).Result()
+		value, err := n.rdb.Get(ctx, key).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return fmt.Errorf("cluster: homes of %s: %w", dead, err)
 		}
-		ok, err := pinScript.Run(ctx, n.rdb, []string{key}, n.id, home).Bool()
+		home, _ := cutHome(value)
+		ok, err := pinScript.Run(ctx, n.rdb, []string{key}, n.id, n.homes.termHere(user), home).Bool()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return fmt.Errorf("cluster: homes of %s: %w", dead, err)
 		}

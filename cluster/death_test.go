@@ -771,7 +771,7 @@ func TestForwardToABuriedNode(t *testing.T) {
 	a.node.homes.mu.Lock()
 	delete(a.node.homes.places, u.addr)
 	a.node.homes.mu.Unlock()
-	a.node.homes.learn(u.addr, victim.id, false, time.Now(), a.node.homes.turns)
+	a.node.homes.learn(u.addr, victim.id, TermUnknown, false, time.Now(), a.node.homes.turns)
 	s.sends(t, u, 3)
 	w.arrived(u.addr, s.name, 13)
 }

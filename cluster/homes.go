@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,6 +175,20 @@ func (h *homes) nextTerm(user stanza.Addr) uint64 {
 	return new(place).nextTerm()
 }
 
+// termHere is the term of a user whose home this node is, or was before the user moved on.
+func (h *homes) termHere(user stanza.Addr) uint64 {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	switch p := h.places[user]; {
+	case p == nil || p.term == TermUnknown:
+		return TermUnknown
+	case p.node == h.self:
+		return p.term
+	default:
+		return p.term - 1 // it gave the next home a greater one
+	}
+}
+
 // knownLocked reports whether the home of a place is known.
 func (h *homes) knownLocked(p *place) bool {
 	return p.node != "" && (p.node != h.self || h.hereLocked(p))
@@ -212,16 +228,33 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, term uint64) (of
 	return of, true
 }
 
-// homeScript returns the home of KEYS[1], and whether it was made so. With ARGV[3] 'claim', that is ARGV[1] from now on if
-// there is none, or only ARGV[4], which is not a member any more. A home that asks for itself finds a key that lives for
-// another ARGV[2] milliseconds, unless ARGV[5] says that it knows better.
-var homeScript = redis.NewScript(`
+// A home's key says the node and its term. The scripts below begin with this.
+const luaHome = `
+local function node(home) return home and string.match(home, '^%S+') end
+local function term(home) return home and tonumber(string.match(home, ' (%d+)$')) or 0 end
+local function says(node, term) return node .. ' ' .. string.format('%.0f', term) end
 local home = redis.call('GET', KEYS[1])
-if ARGV[3] == 'claim' and (not home or home == ARGV[4]) then
-	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-	return {ARGV[1], 'made'}
+`
+
+// cutHome reads what a home's key says.
+func cutHome(value string) (node string, term uint64) {
+	node, text, _ := strings.Cut(value, " ")
+	term, _ = strconv.ParseUint(text, 10, 64)
+	return node, term
+}
+
+// homeScript returns the home of KEYS[1], and whether it was made so. With ARGV[3] 'claim', that is ARGV[1] from now on if
+// there is none, or only ARGV[4], which is not a member any more; its term is greater than ARGV[6]. A home that asks for
+// itself finds a key that lives for another ARGV[2] milliseconds, unless ARGV[5] says that it knows better. One clock for all
+// claims, that of Redis, has the terms grow where the earlier ones are forgotten.
+var homeScript = redis.NewScript(luaHome + `
+if ARGV[3] == 'claim' and (not home or node(home) == ARGV[4]) then
+	local t = redis.call('TIME')
+	local own = says(ARGV[1], math.max(t[1] * 1000000 + t[2], term(home) + 1, ARGV[6] + 1))
+	redis.call('SET', KEYS[1], own, 'PX', ARGV[2])
+	return {own, 'made'}
 end
-if home == ARGV[1] and ARGV[5] ~= 'elsewhere' and redis.call('PTTL', KEYS[1]) >= 0 then
+if node(home) == ARGV[1] and ARGV[5] ~= 'elsewhere' and redis.call('PTTL', KEYS[1]) >= 0 then
 	redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 return home and {home, ''}`)
@@ -265,7 +298,7 @@ func (h *homes) resolve(ctx context.Context, user stanza.Addr, claim bool) (stri
 		turn := h.turns
 		h.mu.RUnlock()
 		start := time.Now()
-		node, made, err := h.ask(ctx, user, claim, gone)
+		node, term, made, err := h.ask(ctx, user, claim, gone)
 		if err != nil {
 			return "", err
 		}
@@ -273,7 +306,7 @@ func (h *homes) resolve(ctx context.Context, user stanza.Addr, claim bool) (stri
 		switch {
 		case err != nil:
 			return "", err
-		case lives && h.learn(user, node, made, start, turn):
+		case lives && h.learn(user, node, term, made, start, turn):
 			return node, nil
 		case lives:
 			continue
@@ -297,7 +330,7 @@ func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []s
 		return nil, fmt.Errorf("cluster: homes of users: %w", err)
 	}
 	for i, cmd := range cmds {
-		node, err := cmd.Result()
+		value, err := cmd.Result()
 		if errors.Is(err, redis.Nil) {
 			nowhere = append(nowhere, users[i])
 			continue
@@ -305,12 +338,13 @@ func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []s
 		if err != nil {
 			return nil, fmt.Errorf("cluster: homes of users: %w", err)
 		}
+		node, term := cutHome(value)
 		lives, err := h.lives(ctx, node)
 		if err != nil {
 			return nil, err
 		}
 		if lives && node != h.self {
-			h.learn(users[i], node, false, start, 0)
+			h.learn(users[i], node, term, false, start, 0)
 			continue
 		}
 		// One at a time: the key may be about to expire, or name another home by now.
@@ -327,28 +361,32 @@ func (h *homes) LocateAll(ctx context.Context, users []stanza.Addr) (nowhere []s
 func (h *homes) ttl() time.Duration { return 3 * h.cfg.HomeTime }
 
 // ask reads the user's key, and with claim sets it where there is none, or where gone is the home; made says that it did.
-func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool, gone string) (node string, made bool, err error) {
-	verb, where := "ask", ""
+func (h *homes) ask(ctx context.Context, user stanza.Addr, claim bool, gone string) (node string, term uint64, made bool, err error) {
+	verb, where, least := "ask", "", TermUnknown
 	if claim {
 		verb = "claim"
 	}
 	h.mu.RLock()
-	if p := h.places[user]; p != nil && p.node != "" && p.node != h.self {
-		where = "elsewhere" // a key that names this node is one that the home has not changed yet
+	if p := h.places[user]; p != nil {
+		least = p.term
+		if p.node != "" && p.node != h.self {
+			where = "elsewhere" // a key that names this node is one that the home has not changed yet
+		}
 	}
 	h.mu.RUnlock()
-	said, err := homeScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds(), verb, gone, where).StringSlice()
+	said, err := homeScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, h.ttl().Milliseconds(), verb, gone, where, least).StringSlice()
 	switch {
 	case errors.Is(err, redis.Nil):
-		return "", false, ErrNowhere
+		return "", 0, false, ErrNowhere
 	case err != nil:
-		return "", false, fmt.Errorf("cluster: home of user: %w", err)
+		return "", 0, false, fmt.Errorf("cluster: home of user: %w", err)
 	}
-	return said[0], said[1] == "made", nil
+	node, term = cutHome(said[0])
+	return node, term, said[1] == "made", nil
 }
 
 // learn notes what Redis said when it was asked, or was made to say. It reports false when that may not be so any more.
-func (h *homes) learn(user stanza.Addr, node string, made bool, asked time.Time, turn uint64) bool {
+func (h *homes) learn(user stanza.Addr, node string, term uint64, made bool, asked time.Time, turn uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
@@ -367,9 +405,8 @@ func (h *homes) learn(user stanza.Addr, node string, made bool, asked time.Time,
 		}
 		h.away--
 	}
-	term := TermUnknown
-	if node == h.self {
-		term = p.nextTerm()
+	if node == h.self && p.node == h.self {
+		term = max(term, p.term)
 	}
 	p.node, p.term, p.last, p.trails = node, term, 0, false
 	p.use()

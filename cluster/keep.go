@@ -17,26 +17,25 @@ import (
 
 // This file keeps the keys of the users whose home this node is.
 
-// pinScript keeps KEYS[1] for ever if it is ARGV[1]'s, or makes it so in place of one of the others.
-var pinScript = redis.NewScript(`
-local home = redis.call('GET', KEYS[1])
-if home == ARGV[1] then
-	redis.call('PERSIST', KEYS[1])
-	return 1
+// pinScript keeps KEYS[1] for ever, for the term ARGV[2], if it is ARGV[1]'s, or makes it so in place of one of the others.
+var pinScript = redis.NewScript(luaHome + `
+local free = not home or node(home) == ARGV[1]
+for i = 3, #ARGV do
+	free = free or node(home) == ARGV[i]
 end
-local free = not home
-for i = 2, #ARGV do
-	free = free or home == ARGV[i]
+if not free then
+	return 0
 end
-if free then
-	redis.call('SET', KEYS[1], ARGV[1])
-	return 1
+local newest = tonumber(ARGV[2])
+if node(home) == ARGV[1] then
+	newest = math.max(newest, term(home))
 end
-return 0`)
+redis.call('SET', KEYS[1], says(ARGV[1], newest))
+return 1`)
 
 // expireScript lets KEYS[1] live for another ARGV[2] milliseconds if it is ARGV[1]'s; 0 deletes it.
-var expireScript = redis.NewScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+var expireScript = redis.NewScript(luaHome + `
+if node(home) ~= ARGV[1] then
 	return 0
 end
 if ARGV[2] == '0' then
@@ -82,8 +81,9 @@ func (h *homes) Pin(ctx context.Context, user stanza.Addr, from string) error {
 		}
 	}
 	p.pinning++
+	term := p.term
 	h.mu.Unlock()
-	ok, err := pinScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, from).Bool()
+	ok, err := pinScript.Run(ctx, h.rdb, []string{h.key(user.String())}, h.self, term, from).Bool()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p.pinning--

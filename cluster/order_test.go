@@ -364,7 +364,7 @@ func TestDetours(t *testing.T) {
 func TestDetourOfAnUnknownTerm(t *testing.T) {
 	user := stanza.MustParseAddr("user@example.org")
 	h := newHomes("a", Config{}, nil, nil, nil)
-	h.learn(user, "b", false, time.Now(), 0)
+	h.learn(user, "b", TermUnknown, false, time.Now(), 0)
 	if of, ok := h.sent(user, "b", 1, TermUnknown); of != TermUnknown || !ok {
 		t.Errorf("%d, %v", of, ok)
 	}

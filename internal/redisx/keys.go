@@ -6,7 +6,7 @@ type Keys struct{ Prefix string }
 // Node is a key of one node. All keys of a node are in one slot.
 func (k Keys) Node(node, what string) string { return k.Prefix + "{n:" + node + "}:" + what }
 
-// Home says which node a user, by bare address, is served by.
+// Home says which node a user, by bare address, is served by, and for which term.
 func (k Keys) Home(user string) string { return k.Prefix + "{h:" + user + "}" }
 
 // Nodes is the list of members.

@@ -287,8 +287,9 @@ func (g *gateway) hear(p *peer, user stanza.Addr, m Message) {
 	}
 }
 
-// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere.
-func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
+// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere, and, if it
+// settles, what others send to the user.
+func (g *gateway) handOver(to string, user stanza.Addr, settles bool) bool {
 	g.mu.Lock()
 	p := g.users[user]
 	stays := p == nil || p.attached || g.coming[user] > 0
@@ -303,14 +304,11 @@ func (g *gateway) handOver(to string, user stanza.Addr, asked bool) bool {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, 5*time.Second)
+	if settles {
+		g.node.Settle(ctx, user)
+	}
 	g.node.Sync(ctx, nodes...)
 	cancel()
-	if asked {
-		if !g.w.moving.TryRLock() {
-			return false // it is asked for again
-		}
-		defer g.w.moving.RUnlock()
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p = g.users[user]
@@ -493,7 +491,7 @@ func (g *gateway) send(ctx context.Context, from, to stanza.Addr, n uint32, text
 		if g.dead.Load() {
 			return errKilled
 		}
-		if _, known := g.node.Where(to); !known {
+		if !g.node.Ready(ctx, to) {
 			if err := g.node.Locate(ctx, to, true); err != nil {
 				g.pause(2 * time.Millisecond)
 			}

@@ -34,8 +34,11 @@ type place struct {
 	// Earlier homes that have messages from here, in the order in which they were that.
 	detours []detour
 
+	hold chan struct{} // senders here have to wait; closed then. See Node.follow
+
 	used atomic.Int64 // when a sender last looked, or it was made, in nanoseconds
 	// Of the own users:
+	since   time.Time     // when it came
 	pinned  bool          // has sessions: the key in Redis does not expire
 	until   time.Time     // of one that is not pinned: the key certainly lives until then
 	leaving chan struct{} // being given up; closed when that is done
@@ -152,6 +155,10 @@ func (h *homes) next(user stanza.Addr, term uint64) (node string, known bool) {
 	if p == nil {
 		return "", false
 	}
+	return h.nextLocked(p, term)
+}
+
+func (h *homes) nextLocked(p *place, term uint64) (node string, known bool) {
 	node, _, by := p.next(term)
 	switch {
 	case by != nil:
@@ -212,20 +219,28 @@ func (h *homes) sent(user stanza.Addr, node string, seq uint32, term uint64) (of
 	default:
 		p.last = seq
 	}
+	if term == TermUnknown {
+		p.use()
+	}
+	return passes(term, of, by), true
+}
+
+// passes returns the term that something goes with which was sent to one: for of, by a detour or to the home.
+func passes(term, of uint64, by *detour) uint64 {
 	switch {
 	case term == TermUnknown:
-		p.use()
+		return of
 	case term == TermHome:
-		of = TermHome
+		return TermHome
 	case of != TermUnknown && (by == nil || of > term):
+		return of
 	case of == TermUnknown && by == nil:
-		of = termUnsure
+		return termUnsure
 	case of == TermUnknown && term < maxRounds-1:
-		of = term + 1
+		return term + 1
 	default:
-		of = TermHome // with ever higher terms it comes to an end, without it might go round for ever
+		return TermHome // with ever higher terms it comes to an end, without it might go round for ever
 	}
-	return of, true
 }
 
 // A home's key says the node and its term. The scripts below begin with this.
@@ -408,6 +423,9 @@ func (h *homes) learn(user stanza.Addr, node string, term uint64, made bool, ask
 	if node == h.self && p.node == h.self {
 		term = max(term, p.term)
 	}
+	if node == h.self && p.node != h.self {
+		p.since = time.Now()
+	}
 	p.node, p.term, p.last, p.trails = node, term, 0, false
 	p.use()
 	if node == h.self {
@@ -465,7 +483,7 @@ func (h *homes) take(user stanza.Addr, from string, seen uint32, term uint64, pi
 		p.addDetour(detour{via: from, until: term})
 	}
 	p.node, p.term, p.last, p.trails, p.pinned = h.self, term, 0, false, true
-	p.inherits = inherits
+	p.inherits, p.since = inherits, time.Now()
 	if pins {
 		h.unsaid[user] = struct{}{}
 	}
@@ -515,19 +533,24 @@ func (h *homes) gave(user stanza.Addr, node string, term uint64) {
 	h.evictLocked()
 }
 
-// Moved takes another node's word.
-func (h *homes) Moved(user stanza.Addr, m Move) {
+// Moved takes another node's word. It reports whether that came too late, after more was sent the same way.
+func (h *homes) Moved(user stanza.Addr, m Move) (late bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.places[user]
 	if p == nil {
-		return
+		return false
 	}
 	if m.Term >= termUnsure {
 		m.Term = TermUnknown
 	}
 	passed := func(node string, last uint32) bool {
-		return node == m.From && last != 0 && int32(last-m.Seq) <= 0 // else it was said before what was sent last
+		if node != m.From || last == 0 {
+			return false
+		}
+		newer := int32(last-m.Seq) > 0 // it was said before what was sent last
+		late = late || newer
+		return !newer
 	}
 	if passed(p.node, p.last) && (p.term == m.Was || p.term == TermUnknown && m.Was == termUnsure) {
 		p.node, p.term, p.last, p.trails = m.Node, m.Term, 0, true
@@ -552,6 +575,7 @@ func (h *homes) Moved(user stanza.Addr, m Move) {
 	if had > 0 {
 		h.directLocked(user, p)
 	}
+	return late && p.hold == nil
 }
 
 // directLocked has senders here send to the home itself from now on, if there is no detour any more. What was passed on

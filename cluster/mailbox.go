@@ -135,16 +135,16 @@ func (n *Node) own(from string, m Message) {
 	case opSync:
 		n.passedOn(false, false, func() {
 			n.homes.awaitPins(n.ctx)
-			n.Tell(from, Message{Op: opSynced, Payload: m.Payload})
+			n.answer(from, string(m.Payload), "")
 		})
-	case opSynced:
-		n.mu.Lock()
-		done := n.syncs[string(m.Payload)]
-		delete(n.syncs, string(m.Payload))
-		n.mu.Unlock()
-		if done != nil {
-			close(done)
-		}
+	case opSettle:
+		n.settle(from, m)
+	case opTrace:
+		m.Term = max(m.Term, TermPassed)
+		n.trace(m)
+	case opAnswered:
+		id, what, _ := strings.Cut(string(m.Payload), " ")
+		n.answered(id, what)
 	case opBuried:
 		n.divert(string(m.Payload))
 	case opCall, opTaken, opUnknown, opAnswer:

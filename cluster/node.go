@@ -97,13 +97,14 @@ type Node struct {
 
 	mu         sync.Mutex
 	links      map[string]*link
-	members    map[string]*member // all but this one
-	polled     time.Time          // when Redis last answered who lives
-	missed     bool               // it did not since
-	subscribed time.Time          // since when this node's subscription stands, zero while it does not
-	roomier    chan struct{}      // closed when queued shrank; nil while nobody waits
-	syncs      map[string]chan struct{}
-	arrived    string // id of the mailbox entry that was last carried out
+	members    map[string]*member            // all but this one
+	polled     time.Time                     // when Redis last answered who lives
+	missed     bool                          // it did not since
+	subscribed time.Time                     // since when this node's subscription stands, zero while it does not
+	roomier    chan struct{}                 // closed when queued shrank; nil while nobody waits
+	asked      map[string]chan string        // what other nodes have to answer, by name
+	settling   map[stanza.Addr]chan struct{} // by user whom this node is about to hand over: see Settle
+	arrived    string                        // id of the mailbox entry that was last carried out
 	changed    chan struct{}
 	heirOf     map[string]bool // nodes that this one adopts; true when their sessions are here
 }
@@ -132,7 +133,7 @@ func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log
 	n := &Node{
 		id: id, cfg: cfg, rdb: rdb, keys: keys, log: log.With("node", id),
 		fenced: make(chan struct{}), adopt: make(chan string, 256), read: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
-		links: make(map[string]*link), members: make(map[string]*member), syncs: make(map[string]chan struct{}),
+		links: make(map[string]*link), members: make(map[string]*member), asked: make(map[string]chan string), settling: make(map[stanza.Addr]chan struct{}),
 		changed: make(chan struct{}), arrived: "0", heirOf: make(map[string]bool),
 	}
 	n.calls.patience = callPatience
@@ -238,6 +239,9 @@ func (n *Node) Here(user stanza.Addr) bool { return n.homes.Here(user) }
 // Where says to which node what a sender here has for a user is to go; see homes.Where.
 func (n *Node) Where(user stanza.Addr) (node string, known bool) { return n.homes.Where(user) }
 
+// Ready waits while what senders here have for a user has to wait; see homes.Ready.
+func (n *Node) Ready(ctx context.Context, user stanza.Addr) bool { return n.homes.Ready(ctx, user) }
+
 // Locate finds out who serves a user; see homes.Locate.
 func (n *Node) Locate(ctx context.Context, user stanza.Addr, claim bool) error {
 	err := n.homes.Locate(ctx, user, claim)
@@ -266,8 +270,17 @@ func (n *Node) Pin(ctx context.Context, user stanza.Addr, from string) error {
 // Unpin says that a user has no session left; see homes.Unpin.
 func (n *Node) Unpin(user stanza.Addr) { n.homes.Unpin(user) }
 
-// Moved takes another node's word on a user; see homes.Moved.
-func (n *Node) Moved(user stanza.Addr, m Move) { n.homes.Moved(user, m) }
+// Moved takes another node's word on a user; see homes.Moved. Where more was sent meanwhile, as it is under a steady stream, the
+// next word would come too late as well.
+func (n *Node) Moved(user stanza.Addr, m Move) {
+	if n.homes.Moved(user, m) {
+		n.run(func() {
+			ctx, cancel := context.WithTimeout(n.ctx, settleTime)
+			defer cancel()
+			n.straighten(ctx, user, "", 0)
+		})
+	}
+}
 
 // Take makes this node the home of a user for a term, TermUnknown for a new one; see homes.take.
 func (n *Node) Take(user stanza.Addr, from string, seen uint32, term uint64) {
@@ -394,28 +407,21 @@ func (n *Node) sleep(d time.Duration) bool {
 
 // Sync waits until other nodes have carried out, or passed on, everything that was sent to them before.
 func (n *Node) Sync(ctx context.Context, nodes ...string) {
-	var waits []chan struct{}
-	var names []string
+	waits := make(map[string]<-chan string)
 	for _, node := range nodes {
 		if node == n.id || !n.isMember(node) {
 			continue
 		}
-		id := NewID()
-		done := make(chan struct{})
-		n.mu.Lock()
-		n.syncs[id] = done
-		n.mu.Unlock()
-		waits, names = append(waits, done), append(names, id)
+		id, done := n.expect()
+		waits[id] = done
 		n.Tell(node, Message{Op: opSync, Payload: []byte(id)})
 	}
-	for i, done := range waits {
+	for id, done := range waits {
 		select {
 		case <-done:
 		case <-ctx.Done():
 		case <-n.ctx.Done():
 		}
-		n.mu.Lock()
-		delete(n.syncs, names[i])
-		n.mu.Unlock()
+		n.forget(id)
 	}
 }

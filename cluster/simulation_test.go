@@ -20,7 +20,6 @@ type simulation struct {
 	kills          int
 	sendersMove    bool
 	lasts          time.Duration
-	stays          time.Duration // how long a client stays with a gateway at most
 	slow           time.Duration // how long a message may take at most
 	losesReplies   bool
 	minHome        time.Duration
@@ -33,9 +32,6 @@ func (x simulation) run(t *testing.T, w *world) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(x.seed, 7))
 	w.rand = rand.New(rand.NewPCG(x.seed, 8))
-	if x.stays == 0 {
-		x.stays = 60 * time.Millisecond
-	}
 	if x.minHome > 0 {
 		w.cfg.HomeTime = x.minHome
 	}
@@ -103,8 +99,8 @@ func (x simulation) run(t *testing.T, w *world) {
 				if ctx.Err() != nil || w.faulty() || s.at.dead.Load() && !connected(s) {
 					return
 				}
-				if to := users[random(len(users))].addr; !ended() && (int(s.next) > len(s.said) || random(3) > 0) && w.maySend(s.at, to) {
-					s.say(to)
+				if !ended() && (int(s.next) > len(s.said) || random(3) > 0) {
+					s.say(users[random(len(users))].addr)
 				}
 				if x.sendersMove && random(60) == 0 && !connected(s) {
 					return
@@ -125,7 +121,7 @@ func (x simulation) run(t *testing.T, w *world) {
 				if random(2) == 0 && u.at != nil {
 					u.at.detach(u.addr)
 				}
-				time.Sleep(time.Duration(random(int(x.stays))))
+				time.Sleep(time.Duration(random(60_000_000)))
 			}
 		})
 	}
@@ -144,14 +140,11 @@ func (x simulation) run(t *testing.T, w *world) {
 		mu.Lock()
 		living[at] = fresh
 		mu.Unlock()
-		moves := w.straight()
 		if x.leaves && i%2 == 1 {
 			victim.leaveNow()
 		} else {
 			victim.kill()
 		}
-		w.goneFrom(victim, w.living()...)
-		moves()
 	}
 	killed.Store(true)
 	sending.Wait()
@@ -223,16 +216,16 @@ func TestRandomIdleUsers(t *testing.T) {
 func TestRandomKills(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			simulation{seed: seed, nodes: 4, senders: 5, users: 3, idle: 2, kills: 3, lasts: 3 * time.Second, stays: 600 * time.Millisecond, slow: 5 * time.Millisecond, leaves: true}.run(t, shared(t))
+			simulation{seed: seed, nodes: 4, senders: 5, users: 3, idle: 2, kills: 3, lasts: 2 * time.Second, slow: 5 * time.Millisecond, leaves: true}.run(t, shared(t))
 		})
 	}
 }
 
 func TestRandomKillsOverACluster(t *testing.T) {
 	w := func(t *testing.T) *world { return onCluster(t) }
-	for _, seed := range seeds(t)[:1] {
+	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			simulation{seed: seed, nodes: 3, senders: 4, users: 3, idle: 1, kills: 2, lasts: 2 * time.Second, stays: 600 * time.Millisecond, sendersMove: true, losesReplies: true}.run(t, w(t))
+			simulation{seed: seed, nodes: 3, senders: 4, users: 3, idle: 1, kills: 2, lasts: 2 * time.Second, sendersMove: true, losesReplies: true}.run(t, w(t))
 		})
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,9 +29,6 @@ type world struct {
 	keys  redisx.Keys
 	cfg   Config
 	admin redis.UniversalClient
-
-	moving   sync.RWMutex // see straight
-	cautious atomic.Bool  // see straight
 
 	mu     sync.Mutex
 	rand   *rand.Rand
@@ -570,31 +566,6 @@ func (n *Node) stands() bool {
 func (w *world) killSubscriptions() {
 	w.t.Helper()
 	must(w.t, w.admin.Do(bg, "CLIENT", "KILL", "TYPE", "pubsub").Err())
-}
-
-// straight has no home move, and nothing sent to users by an earlier home, until the returned function is called, and waits
-// until what was sent that way has arrived: a kill in the midst of that may cost the order. What goes to the homes
-// themselves goes on.
-func (w *world) straight() (done func()) {
-	w.moving.Lock()
-	w.cautious.Store(true)
-	for range 2 { // what was just being sent, too
-		w.arrive(w.living()[0])
-		time.Sleep(20 * time.Millisecond)
-	}
-	return func() {
-		w.cautious.Store(false)
-		w.moving.Unlock()
-	}
-}
-
-// maySend reports whether a sender at a gateway may send to a user; see straight.
-func (w *world) maySend(at *gateway, user stanza.Addr) bool {
-	if !w.cautious.Load() {
-		return true
-	}
-	node, known := at.node.Where(user)
-	return known && slices.Equal(w.homesOf(user), []string{node})
 }
 
 func (w *world) living() (all []*gateway) {

@@ -171,7 +171,7 @@ func (sv *Service) locate(e *stanza.Element, kind stanza.Kind) (nowhere stanza.A
 		return nowhere, nil // dispatch answers
 	}
 	user := to.Bare()
-	if _, known := sv.cluster.Where(user); known {
+	if sv.cluster.Ready(sv.intake, user) {
 		return nowhere, nil
 	}
 	if hosted {

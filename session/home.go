@@ -199,11 +199,20 @@ func (sv *Service) handOver(ctx context.Context, node string, user stanza.Addr, 
 	if sv.connected(user) {
 		return false, nil
 	}
-	if err := sv.moving.Release(ctx, user); err != nil { // most of it with nothing locked
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		sv.cluster.Settle(ctx, user)
+	}()
+	err := sv.moving.Release(ctx, user) // most of it with nothing locked
+	if err == nil {
+		// Whom a sender here sent something to has to have it before the sender goes on elsewhere.
+		sv.syncSent(ctx, user)
+	}
+	<-settled
+	if err != nil {
 		return false, err
 	}
-	// Whom a sender here sent something to has to have it before the sender goes on elsewhere.
-	sv.syncSent(ctx, user)
 	sv.enter()
 	defer sv.leave()
 	return sv.giveLocked(ctx, node, user)

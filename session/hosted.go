@@ -370,7 +370,7 @@ func (sv *Service) prepareOutgoing(st *stanza.Stanza, to stanza.Addr) (nowhere s
 		return nowhere, err
 	}
 	user := to.Bare()
-	if _, known := sv.cluster.Where(user); known {
+	if sv.cluster.Ready(sv.hosting, user) {
 		return nowhere, nil
 	}
 	err = sv.find(sv.hosting, user, st.Kind() == stanza.Message)

@@ -229,6 +229,14 @@ func (n *node) Where(user stanza.Addr) (string, bool) {
 	}
 }
 
+// Ready has nobody wait, and Settle nothing to wait for: what goes by an earlier home is package cluster's business.
+func (n *node) Ready(_ context.Context, user stanza.Addr) bool {
+	_, known := n.Where(user)
+	return known
+}
+
+func (n *node) Settle(context.Context, stanza.Addr) {}
+
 func (n *node) resolve(user stanza.Addr, claim bool) (string, error) {
 	m := n.m
 	m.mu.Lock()

@@ -1,0 +1,231 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"holdfast/stanza"
+)
+
+// settles has a home make ready for its user's next move, and returns a channel that is closed when it is.
+func (g *gateway) settles(user stanza.Addr) <-chan struct{} {
+	done := make(chan struct{})
+	g.loops.Go(func() {
+		defer close(done)
+		g.node.Settle(g.ctx, user)
+	})
+	return done
+}
+
+func (w *world) goesTo(at *gateway, user stanza.Addr, home *gateway) {
+	w.t.Helper()
+	if node, known := at.node.Where(user); !known || node != home.id {
+		w.t.Errorf("%s sends to %q and not to %s: %s", at.id, node, home.id, at.place(user))
+	}
+}
+
+// A home that a user came to lately waits until what was sent by the earlier one is there, and has it come straight from then on.
+func TestSettle(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		all := w.starts(4)
+		s, idler, u := w.client("sender"), w.client("idler"), w.client("user")
+		must(t, s.connect(within(t), all[0]))
+		must(t, idler.connect(within(t), all[3]))
+		must(t, u.connect(within(t), all[1]))
+		s.sends(t, u, 1)
+		idler.sends(t, u, 1) // and nothing more, so that it never hears where the user went
+		w.arrived(u.addr, s.name, 1)
+		w.arrived(u.addr, idler.name, 1)
+		held, release := all[1].hold()
+		s.sends(t, u, 1)
+		<-held
+		w.moves(u, all[1], all[2])
+		settled := all[2].settles(u.addr)
+		select {
+		case <-settled:
+			t.Fatal("settled with a message on its way")
+		case <-time.After(3 * traceTime / 2):
+		}
+		s.sends(t, u, 3) // waits while it is held back, and goes behind
+		release()
+		<-settled
+		w.goesTo(all[0], u.addr, all[2])
+		w.goesTo(all[3], u.addr, all[2])
+		w.arrived(u.addr, s.name, 5)
+		s.sends(t, u, 2)
+		idler.sends(t, u, 1)
+		w.arrived(u.addr, s.name, 7)
+		w.arrived(u.addr, idler.name, 2)
+		for _, g := range all {
+			if n := testutil.ToFloat64(g.node.metrics.unsettled); n > 0 {
+				t.Errorf("%s gave up %v times", g.id, n)
+			}
+		}
+	})
+}
+
+// What was sent from the node that the user came to by a third one comes before what is sent there now.
+func TestSettleAtTheSendersOwnNode(t *testing.T) {
+	w := shared(t)
+	all := w.starts(3)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 1)
+	held, release := all[1].hold()
+	s.sends(t, u, 1)
+	<-held
+	w.moves(u, all[1], all[0])
+	w.goesTo(all[0], u.addr, all[1])
+	settled := all[0].settles(u.addr)
+	release()
+	<-settled
+	w.goesTo(all[0], u.addr, all[0])
+	w.arrived(u.addr, s.name, 2)
+}
+
+// A sender that never stops goes on by an earlier home for a moment only.
+func TestASteadyStreamGoesStraight(t *testing.T) {
+	w := shared(t)
+	all := w.starts(3)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 1)
+	all[1].slow.Store(int64(5 * time.Millisecond)) // more comes than it passes on
+	ctx := within(t)
+	over, stopped := make(chan struct{}), make(chan struct{})
+	all[0].loops.Go(func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-over:
+				return
+			default:
+			}
+			s.say(u.addr)
+			if s.flush(ctx) != nil {
+				return
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	})
+	w.moves(u, all[1], all[2])
+	w.await("the sender sends to the new home", func() bool {
+		node, _ := all[0].node.Where(u.addr)
+		return node == all[2].id
+	})
+	close(over)
+	<-stopped
+	w.arrived(u.addr, s.name, s.count[u.addr.String()])
+}
+
+// A dead node on the way is waited for until it is buried, and one that says nothing not for ever.
+func TestSettleWithADeadNode(t *testing.T) {
+	w := shared(t)
+	all := w.starts(4)
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), all[0]))
+	must(t, u.connect(within(t), all[1]))
+	s.sends(t, u, 1)
+	w.arrived(u.addr, s.name, 1)
+	held, _ := all[1].hold()
+	s.sends(t, u, 1)
+	<-held
+	w.moves(u, all[1], all[2])
+	s.sends(t, u, 1)
+	all[1].kill()
+	<-all[2].settles(u.addr)
+	w.arrived(u.addr, s.name, 3)
+	must(t, all[0].node.Locate(within(t), u.addr, false))
+	w.goesTo(all[0], u.addr, all[2])
+
+	all[3].gate.close() // it is stopped
+	defer all[3].gate.open(false)
+	began := time.Now()
+	<-all[2].settles(u.addr)
+	if took := time.Since(began); took > patience {
+		t.Errorf("after %v", took)
+	}
+}
+
+// Who has been with a home for long may go on at once.
+func TestSettleLater(t *testing.T) {
+	w := shared(t)
+	all := w.starts(2)
+	u := w.client("user")
+	must(t, u.connect(within(t), all[0]))
+	w.moves(u, all[0], all[1])
+	all[1].node.homes.mu.Lock()
+	all[1].node.homes.places[u.addr].since = time.Now().Add(-w.cfg.lately())
+	all[1].node.homes.mu.Unlock()
+	all[0].gate.close()
+	defer all[0].gate.open(false)
+	<-all[1].settles(u.addr)
+	if n := testutil.ToFloat64(all[1].node.metrics.unsettled); n > 0 {
+		t.Error("somebody was asked")
+	}
+}
+
+// A trace says nothing of what was sent after it.
+func TestStraighten(t *testing.T) {
+	user := stanza.MustParseAddr("user@example.org")
+	h := newHomes("a", Config{}, nil, nil, nil)
+	h.learn(user, "b", 10, false, time.Now(), 0)
+	if w := h.wayTo(user, "c", 20); w != nil {
+		t.Errorf("there is a way where nothing was sent: %+v", w)
+	}
+	goes := func(want string) {
+		t.Helper()
+		if node, known := h.Where(user); !known || node != want {
+			t.Errorf("it goes to %q, not %q", node, want)
+		}
+	}
+	goes("c") // the word of the home is taken
+	send := func(node string, seq uint32, term uint64) {
+		t.Helper()
+		if _, ok := h.sent(user, node, seq, term); !ok {
+			t.Errorf("nothing goes to %s", node)
+		}
+	}
+	send("c", 1, TermUnknown)
+	if w := h.wayTo(user, "c", 20); w != nil {
+		t.Errorf("there is a way to the home itself: %+v", w)
+	}
+	if w := h.wayTo(user, "b", 15); w != nil {
+		t.Errorf("there is a way to an earlier home: %+v", w)
+	}
+	w := h.wayTo(user, "d", 30)
+	if w == nil || w.first != "c" {
+		t.Fatalf("the way is %+v", w)
+	}
+	if !h.hold(w) || h.hold(w) {
+		t.Error("two have senders wait")
+	}
+	send("c", 2, TermPassed) // of somebody else, who does not wait
+	if h.straighten(user, w, "d 30") {
+		t.Error("what was sent after the trace counts as arrived")
+	}
+	if !h.look(user, w) || !h.straighten(user, w, "d 30") {
+		t.Error("it does not go straight")
+	}
+	goes("d")
+	h.letGo(w)
+
+	h.take(user, "e", 0, 40, false) // with something in the mailbox of d yet
+	goes("d")
+	if w = h.wayTo(user, "a", 40); w == nil || w.first != "d" {
+		t.Fatalf("the way is %+v", w)
+	}
+	if h.straighten(user, w, "d 30") {
+		t.Error("somebody else is believed to be the home")
+	}
+	if !h.straighten(user, w, "a 40") {
+		t.Error("it does not go straight")
+	}
+	goes("a")
+}

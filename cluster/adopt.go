@@ -236,15 +236,13 @@ func (n *Node) bury(ctx context.Context, dead string) error {
 	if err := n.rdb.HDel(ctx, n.keys.Nodes(), dead).Err(); err != nil {
 		return fmt.Errorf("cluster: bury: %w", err)
 	}
+	known := n.strike(dead)
 	n.mu.Lock()
-	_, known := n.members[dead]
-	delete(n.members, dead)
 	delete(n.heirOf, dead)
-	if known {
-		close(n.changed)
-		n.changed = make(chan struct{})
-	}
 	n.mu.Unlock()
+	for _, node := range n.Members() { // it would see that at its next beat
+		n.Tell(node, Message{Op: opBuried, Payload: []byte(dead)})
+	}
 	n.noteSealed(dead) // senders here went by its mailbox, even if this node never saw it alive
 	if known {
 		n.recv.Gone(dead)

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"errors"
+	"slices"
 	"testing"
+	"time"
 )
 
 // A user who is to go to a node that is dead and buried stays: what a new link to it had would pass for what the dead
@@ -24,6 +26,31 @@ func TestNobodyGoesToABuriedNode(t *testing.T) {
 		}
 		s.sends(t, u, 5)
 		w.arrived(u.addr, s.name, 15)
+	})
+}
+
+// The others hear of a burial from the heir, and need not look who lives.
+func TestBurialIsTold(t *testing.T) {
+	w := shared(t)
+	w.cfg.Lease = 10 * time.Minute
+	leaves, heir := w.start(), w.start()
+	w.cfg.Beat = time.Minute
+	far := w.start()
+	w.await("the heir knows the others", func() bool { return len(heir.node.Members()) == 2 })
+	s, u := w.client("sender"), w.client("user")
+	must(t, s.connect(within(t), far))
+	must(t, u.connect(within(t), leaves))
+	s.sends(t, u, 3)
+	w.arrived(u.addr, s.name, 3)
+	leaves.leaveNow()
+	w.goneFrom(leaves, far)
+	s.sends(t, u, 3)
+	w.arrived(u.addr, s.name, 6)
+	w.await("the link is closed", func() bool { return far.node.link(leaves.id).isClosed() })
+	w.await("its Receiver is told", func() bool {
+		far.mu.Lock()
+		defer far.mu.Unlock()
+		return slices.Equal(far.goneBy, []string{leaves.id})
 	})
 }
 

@@ -146,7 +146,11 @@ func (n *Node) own(from string, m Message) {
 		id, what, _ := strings.Cut(string(m.Payload), " ")
 		n.answered(id, what)
 	case opBuried:
-		n.divert(string(m.Payload))
+		dead := string(m.Payload)
+		n.divert(dead)
+		if n.strike(dead) {
+			n.run(func() { n.recv.Gone(dead) })
+		}
 	case opCall, opTaken, opUnknown, opAnswer:
 		n.called(from, m)
 	}

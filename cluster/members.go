@@ -139,6 +139,19 @@ func (n *Node) queueAdoptionLocked(name string, m *member) {
 	}
 }
 
+// strike takes a dead and buried node for no member, and reports whether it was one.
+func (n *Node) strike(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.members[name] == nil {
+		return false
+	}
+	delete(n.members, name)
+	close(n.changed)
+	n.changed = make(chan struct{})
+	return true
+}
+
 func (n *Node) isMember(name string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

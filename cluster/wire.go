@@ -8,7 +8,7 @@ import (
 // The package's own messages.
 const (
 	opSync     uint8 = iota + 1 // answer when everything before is done
-	opBuried                    // to oneself: a dead node's mailbox has been worked off
+	opBuried                    // by the heir, or to oneself: a dead node's mailbox has been worked off
 	opCall                      // who knows a name is to answer
 	opTaken                     // I do, and I will
 	opUnknown                   // I don't

@@ -20,7 +20,7 @@
 //
 // Messages from one sender to one recipient stay in order while the recipient's home moves: who has sent to a node goes
 // on sending there, and the old home passes it on, until that one says that it has passed on everything (Homes.Where
-// and the notice that calls Homes.Moved).
+// and the notice that calls Homes.Moved). Before the home moves again all nodes have to send straight to it (Node.Settle).
 //
 // # Death
 //

@@ -50,6 +50,7 @@ func (n *Node) adoptAll() {
 			for wait := adoptRetry; ; wait = min(2*wait, 5*time.Second) {
 				err := n.adoptNode(n.ctx, a)
 				if err == nil {
+					n.endHeir(dead) // it may have been buried without word of it
 					for _, e := range a.nodes {
 						n.metrics.adoptions.Inc()
 						n.metrics.adoptTime.Observe(time.Since(start).Seconds())
@@ -136,7 +137,8 @@ func (n *Node) inheritFrom(ctx context.Context, a *adoption, dead string, over [
 		if err == nil && left {
 			_, err = n.inheritFrom(ctx, a, of, over)
 		} else if err == nil {
-			err = n.heir.Bury(ctx, of) // the dead one had come as far as that
+			err = n.heir.Bury(ctx, of) // the dead one, or this one before, had come as far as that
+			n.endHeir(of)
 		}
 		if err != nil {
 			return false, err
@@ -237,9 +239,7 @@ func (n *Node) bury(ctx context.Context, dead string) error {
 		return fmt.Errorf("cluster: bury: %w", err)
 	}
 	known := n.strike(dead)
-	n.mu.Lock()
-	delete(n.heirOf, dead)
-	n.mu.Unlock()
+	n.endHeir(dead)
 	for _, node := range n.Members() { // it would see that at its next beat
 		n.Tell(node, Message{Op: opBuried, Payload: []byte(dead)})
 	}
@@ -277,6 +277,17 @@ func (n *Node) beginHeir(dead string) {
 	if _, ok := n.heirOf[dead]; !ok {
 		n.heirOf[dead] = false
 		n.homes.beginInherit(dead)
+	}
+}
+
+// endHeir notes that this node is done with a dead one.
+func (n *Node) endHeir(dead string) {
+	n.endInherit(dead)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, ok := n.heirOf[dead]; ok {
+		delete(n.heirOf, dead)
+		n.changedLocked()
 	}
 }
 

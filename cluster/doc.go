@@ -20,7 +20,7 @@
 //
 // Messages from one sender to one recipient stay in order while the recipient's home moves: who has sent to a node goes
 // on sending there, and the old home passes it on, until that one says that it has passed on everything (Homes.Where
-// and the notice that calls Homes.Moved). Before the home moves again all nodes have to send straight to it (Node.Settle).
+// and the notice that calls Homes.Moved). Before the home moves again all nodes have to send straight to it (Node.Straighten).
 //
 // # Death
 //
@@ -35,5 +35,6 @@
 // # Goroutines
 //
 // One for the beat, one that reads the mailbox and calls the Receiver, one for trimming, one that keeps homes, one that
-// waits for the fence, one for adoptions, one a link with something to send. All end with Node.Close.
+// waits for the fence, one for adoptions, one a link with something to send, and for a moment one a user whose way is made
+// straight. All end with Node.Close.
 package cluster

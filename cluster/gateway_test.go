@@ -287,9 +287,9 @@ func (g *gateway) hear(p *peer, user stanza.Addr, m Message) {
 	}
 }
 
-// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere, and, if it
-// settles, what others send to the user.
-func (g *gateway) handOver(to string, user stanza.Addr, settles bool) bool {
+// handOver is session.Service.handOver: what the user has sent is seen to before the user goes on elsewhere, and, if
+// straight, that what others send to the user is there.
+func (g *gateway) handOver(to string, user stanza.Addr, straight bool) bool {
 	g.mu.Lock()
 	p := g.users[user]
 	stays := p == nil || p.attached || g.coming[user] > 0
@@ -304,8 +304,8 @@ func (g *gateway) handOver(to string, user stanza.Addr, settles bool) bool {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, 5*time.Second)
-	if settles {
-		g.node.Settle(ctx, user)
+	if straight {
+		g.node.Straighten(ctx, user)
 	}
 	g.node.Sync(ctx, nodes...)
 	cancel()

@@ -34,7 +34,8 @@ type place struct {
 	// Earlier homes that have messages from here, in the order in which they were that.
 	detours []detour
 
-	hold chan struct{} // senders here have to wait; closed then. See Node.follow
+	hold   chan struct{} // senders here have to wait; closed then. See Node.follow
+	leaves bool          // Node.leaveWay is at it
 
 	used atomic.Int64 // when a sender last looked, or it was made, in nanoseconds
 	// Of the own users:
@@ -533,7 +534,8 @@ func (h *homes) gave(user stanza.Addr, node string, term uint64) {
 	h.evictLocked()
 }
 
-// Moved takes another node's word. It reports whether that came too late, after more was sent the same way.
+// Moved takes another node's word. It reports whether that came too late, after more was sent the same
+// way, and it is the caller's to see to that until leftWay.
 func (h *homes) Moved(user stanza.Addr, m Move) (late bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -544,15 +546,15 @@ func (h *homes) Moved(user stanza.Addr, m Move) (late bool) {
 	if m.Term >= termUnsure {
 		m.Term = TermUnknown
 	}
-	passed := func(node string, last uint32) bool {
-		if node != m.From || last == 0 {
+	passed := func(node string, last uint32, was bool) bool {
+		if node != m.From || last == 0 || !was {
 			return false
 		}
 		newer := int32(last-m.Seq) > 0 // it was said before what was sent last
 		late = late || newer
 		return !newer
 	}
-	if passed(p.node, p.last) && (p.term == m.Was || p.term == TermUnknown && m.Was == termUnsure) {
+	if passed(p.node, p.last, p.term == m.Was || p.term == TermUnknown && m.Was == termUnsure) {
 		p.node, p.term, p.last, p.trails = m.Node, m.Term, 0, true
 		if m.Node == h.self { // it will come, or has been here; Locate knows
 			p.node, p.term, p.trails = "", TermUnknown, false
@@ -563,7 +565,7 @@ func (h *homes) Moved(user stanza.Addr, m Move) (late bool) {
 	had := len(p.detours)
 	for i := 0; i < len(p.detours); {
 		switch d := &p.detours[i]; {
-		case !passed(d.via, d.last) || d.term != m.Was && (d.term != TermUnknown || m.Was >= maxRounds):
+		case !passed(d.via, d.last, d.term == m.Was || d.term == TermUnknown && m.Was < maxRounds):
 			i++
 		case m.Node == h.self, known(p.node, p.term), i+1 < len(p.detours) && known(p.detours[i+1].via, p.detours[i+1].term):
 			p.detours = slices.Delete(p.detours, i, i+1)
@@ -575,7 +577,20 @@ func (h *homes) Moved(user stanza.Addr, m Move) (late bool) {
 	if had > 0 {
 		h.directLocked(user, p)
 	}
-	return late && p.hold == nil
+	if !late || p.leaves {
+		return false
+	}
+	p.leaves = true
+	return true
+}
+
+// leftWay is the end of what Moved was late for.
+func (h *homes) leftWay(user stanza.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.places[user]; p != nil {
+		p.leaves = false
+	}
 }
 
 // directLocked has senders here send to the home itself from now on, if there is no detour any more. What was passed on

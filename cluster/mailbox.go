@@ -137,8 +137,8 @@ func (n *Node) own(from string, m Message) {
 			n.homes.awaitPins(n.ctx)
 			n.answer(from, string(m.Payload), "")
 		})
-	case opSettle:
-		n.settle(from, m)
+	case opStraight:
+		n.askedStraight(from, m)
 	case opTrace:
 		m.Term = max(m.Term, TermPassed)
 		n.trace(m)
@@ -148,7 +148,7 @@ func (n *Node) own(from string, m Message) {
 	case opBuried:
 		dead := string(m.Payload)
 		n.divert(dead)
-		if n.strike(dead) {
+		if from != n.id && n.strike(dead) { // the heir has struck it out
 			n.run(func() { n.recv.Gone(dead) })
 		}
 	case opCall, opTaken, opUnknown, opAnswer:

@@ -121,8 +121,7 @@ func (n *Node) look(all []string, now time.Time) {
 		}
 	}
 	if changed {
-		close(n.changed)
-		n.changed = make(chan struct{})
+		n.changedLocked()
 	}
 	n.mu.Unlock()
 	for _, name := range gone {
@@ -139,6 +138,11 @@ func (n *Node) queueAdoptionLocked(name string, m *member) {
 	}
 }
 
+func (n *Node) changedLocked() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
 // strike takes a dead and buried node for no member, and reports whether it was one.
 func (n *Node) strike(name string) bool {
 	n.mu.Lock()
@@ -147,8 +151,7 @@ func (n *Node) strike(name string) bool {
 		return false
 	}
 	delete(n.members, name)
-	close(n.changed)
-	n.changed = make(chan struct{})
+	n.changedLocked()
 	return true
 }
 

@@ -5,7 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics counts what goes between nodes.
 type metrics struct {
 	sent, sentBytes, sendErrors, received prometheus.Counter
-	locateErrors, adoptions, unsettled    prometheus.Counter
+	locateErrors, adoptions, hastyMoves   prometheus.Counter
 	adoptTime                             prometheus.Histogram
 }
 
@@ -25,7 +25,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) *metrics {
 		received:     counter("messages_received_total", "Messages that came through the mailbox."),
 		locateErrors: counter("locate_errors_total", "Questions for a user's home that failed."),
 		adoptions:    counter("adoptions_total", "Dead nodes whose estate this node took over."),
-		unsettled:    counter("unsettled_total", "Users who moved on while a node did not say that what it sends them goes straight."),
+		hastyMoves:   counter("hasty_moves_total", "Users handed over before all nodes had said that what they send goes straight."),
 		adoptTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "holdfast", Subsystem: "cluster", Name: "adoption_seconds",
 			Help: "How long it took to take over a dead node's estate.", Buckets: prometheus.ExponentialBuckets(.01, 2, 12),

@@ -95,18 +95,19 @@ type Node struct {
 	loopsMu sync.Mutex // of loops, with closed
 	closed  bool       // nothing may begin any more
 
-	mu         sync.Mutex
-	links      map[string]*link
-	members    map[string]*member            // all but this one
-	polled     time.Time                     // when Redis last answered who lives
-	missed     bool                          // it did not since
-	subscribed time.Time                     // since when this node's subscription stands, zero while it does not
-	roomier    chan struct{}                 // closed when queued shrank; nil while nobody waits
-	asked      map[string]chan string        // what other nodes have to answer, by name
-	settling   map[stanza.Addr]chan struct{} // by user whom this node is about to hand over: see Settle
-	arrived    string                        // id of the mailbox entry that was last carried out
-	changed    chan struct{}
-	heirOf     map[string]bool // nodes that this one adopts; true when their sessions are here
+	mu          sync.Mutex
+	links       map[string]*link
+	members     map[string]*member            // all but this one
+	polled      time.Time                     // when Redis last answered who lives
+	missed      bool                          // it did not since
+	subscribed  time.Time                     // since when this node's subscription stands, zero while it does not
+	roomier     chan struct{}                 // closed when queued shrank; nil while nobody waits
+	asked       map[string]chan string        // what other nodes have to answer, by name
+	straightens map[stanza.Addr]chan struct{} // by user whom this node is about to hand over: see Straighten
+	toAnswer    map[string]struct{}           // the questions of others that goStraight works on
+	arrived     string                        // id of the mailbox entry that was last carried out
+	changed     chan struct{}
+	heirOf      map[string]bool // nodes that this one adopts; true when their sessions are here
 }
 
 // member is another node as it looks from here.
@@ -133,7 +134,7 @@ func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log
 	n := &Node{
 		id: id, cfg: cfg, rdb: rdb, keys: keys, log: log.With("node", id),
 		fenced: make(chan struct{}), adopt: make(chan string, 256), read: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
-		links: make(map[string]*link), members: make(map[string]*member), asked: make(map[string]chan string), settling: make(map[stanza.Addr]chan struct{}),
+		links: make(map[string]*link), members: make(map[string]*member), asked: make(map[string]chan string), straightens: make(map[stanza.Addr]chan struct{}), toAnswer: make(map[string]struct{}),
 		changed: make(chan struct{}), arrived: "0", heirOf: make(map[string]bool),
 	}
 	n.calls.patience = callPatience
@@ -274,11 +275,7 @@ func (n *Node) Unpin(user stanza.Addr) { n.homes.Unpin(user) }
 // next word would come too late as well.
 func (n *Node) Moved(user stanza.Addr, m Move) {
 	if n.homes.Moved(user, m) {
-		n.run(func() {
-			ctx, cancel := context.WithTimeout(n.ctx, settleTime)
-			defer cancel()
-			n.straighten(ctx, user, "", 0)
-		})
+		n.leaveWay(user, m.From)
 	}
 }
 

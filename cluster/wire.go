@@ -8,14 +8,14 @@ import (
 // The package's own messages.
 const (
 	opSync     uint8 = iota + 1 // answer when everything before is done
+	opAnswered                  // to opSync, opStraight and opTrace
 	opBuried                    // by the heir, or to oneself: a dead node's mailbox has been worked off
 	opCall                      // who knows a name is to answer
 	opTaken                     // I do, and I will
 	opUnknown                   // I don't
 	opAnswer                    // the answer
-	opSettle                    // answer when what you send to a user comes straight here
+	opStraight                  // answer when what you send to a user comes straight here
 	opTrace                     // goes the way that messages for a user go, and is answered at the home
-	opAnswered                  // to opSync, opSettle and opTrace
 )
 
 // FirstOp is the first Message.Op that a Receiver may use; they end before termBit.

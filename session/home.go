@@ -199,20 +199,23 @@ func (sv *Service) handOver(ctx context.Context, node string, user stanza.Addr, 
 	if sv.connected(user) {
 		return false, nil
 	}
-	settled := make(chan struct{})
+	straight := make(chan struct{})
+	while, cancel := context.WithCancel(ctx)
+	defer cancel()
 	go func() {
-		defer close(settled)
-		sv.cluster.Settle(ctx, user)
+		defer close(straight)
+		sv.cluster.Straighten(while, user)
 	}()
 	err := sv.moving.Release(ctx, user) // most of it with nothing locked
-	if err == nil {
-		// Whom a sender here sent something to has to have it before the sender goes on elsewhere.
-		sv.syncSent(ctx, user)
+	if err != nil {
+		cancel()
 	}
-	<-settled
+	<-straight
 	if err != nil {
 		return false, err
 	}
+	// Whom a sender here sent something to has to have it before the sender goes on elsewhere.
+	sv.syncSent(ctx, user)
 	sv.enter()
 	defer sv.leave()
 	return sv.giveLocked(ctx, node, user)

@@ -229,13 +229,13 @@ func (n *node) Where(user stanza.Addr) (string, bool) {
 	}
 }
 
-// Ready has nobody wait, and Settle nothing to wait for: what goes by an earlier home is package cluster's business.
+// Ready has nobody wait, and Straighten nothing to wait for: what goes by an earlier home is package cluster's business.
 func (n *node) Ready(_ context.Context, user stanza.Addr) bool {
 	_, known := n.Where(user)
 	return known
 }
 
-func (n *node) Settle(context.Context, stanza.Addr) {}
+func (n *node) Straighten(context.Context, stanza.Addr) {}
 
 func (n *node) resolve(user stanza.Addr, claim bool) (string, error) {
 	m := n.m

@@ -202,9 +202,9 @@ type Homes interface {
 	// Ready waits while senders here have to hold back what they have for a user, for a moment, and reports whether it is
 	// known where to send it. Nothing may be locked.
 	Ready(ctx context.Context, user stanza.Addr) bool
-	// Settle returns when whatever is sent to a user who came here lately comes straight to this node: until then the user is
+	// Straighten returns when whatever is sent to a user who came here lately comes straight to this node: until then the user is
 	// not to be handed over. It gives up after a while.
-	Settle(ctx context.Context, user stanza.Addr)
+	Straighten(ctx context.Context, user stanza.Addr)
 	// Take makes this node the home of a user whom from, a node, has no more; seen is how far from had got in what
 	// this node sent it, 0 if some of that may be elsewhere, and term that of the message which brought the user, if one
 	// did. Under the user's lock.

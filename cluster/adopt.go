@@ -462,14 +462,15 @@ func (n *Node) seal(ctx context.Context, dead string) error {
 // pinAll tells everybody that the users of the adoption's nodes are this node's.
 func (n *Node) pinAll(ctx context.Context, a *adoption) error {
 	users := slices.Collect(maps.Keys(a.users))
+	dead := make([]any, 0, len(a.nodes))
+	for _, e := range a.nodes {
+		dead = append(dead, e.node)
+	}
 	for some := range slices.Chunk(users, pinAtOnce) {
 		pipe := n.rdb.Pipeline()
 		cmds := make([]*redis.Cmd, len(some))
 		for i, user := range some {
-			args := []any{n.id, n.homes.termHere(user)}
-			for _, e := range a.nodes {
-				args = append(args, e.node)
-			}
+			args := append([]any{n.id, n.homes.termHere(user)}, dead...)
 			cmds[i] = pinScript.Eval(ctx, pipe, []string{n.keys.Home(user.String())}, args...)
 		}
 		if _, err := pipe.Exec(ctx); err != nil {

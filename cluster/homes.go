@@ -421,10 +421,11 @@ func (h *homes) learn(user stanza.Addr, node string, term uint64, made bool, ask
 		}
 		h.away--
 	}
-	if node == h.self && p.node == h.self {
+	switch {
+	case node != h.self:
+	case p.node == h.self:
 		term = max(term, p.term)
-	}
-	if node == h.self && p.node != h.self {
+	default:
 		p.since = time.Now()
 	}
 	p.node, p.term, p.last, p.trails = node, term, 0, false
@@ -442,6 +443,9 @@ func (h *homes) learn(user stanza.Addr, node string, term uint64, made bool, ask
 // carried out or its node has been found dead, so that nothing can overtake it.
 const idle = 30 * time.Second
 
+// lately is idle, and longer where it takes longer to find a node dead.
+func (c *Config) lately() time.Duration { return max(idle, 6*c.Lease) }
+
 func (h *homes) evictLocked() {
 	if h.cfg.Locations == 0 || h.away <= h.cfg.Locations {
 		return
@@ -451,7 +455,7 @@ func (h *homes) evictLocked() {
 		if tries++; tries > 16 {
 			return
 		}
-		if p.node != h.self && time.Since(p.usedAt()) > max(idle, 6*h.cfg.Lease) {
+		if p.node != h.self && time.Since(p.usedAt()) > h.cfg.lately() {
 			delete(h.places, user)
 			h.away--
 		}

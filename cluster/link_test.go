@@ -17,15 +17,21 @@ import (
 // pair is a sender at one gateway and a recipient at another.
 func pair(t *testing.T, w *world) (a, b *gateway, s *client, u *client) {
 	t.Helper()
-	all := w.starts(2)
-	a, b = all[0], all[1]
-	s, u = w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), a))
-	must(t, u.connect(within(t), b))
-	return a, b, s, u
+	all, s, u := w.between(2)
+	return all[0], all[1], s, u
 }
 
-func (c *client) sends(t *testing.T, to *client, n int) {
+// between starts n gateways, the first of which has a sender, and the second a user.
+func (w *world) between(n int) (all []*gateway, sender, user *client) {
+	w.t.Helper()
+	all = w.starts(n)
+	sender, user = w.client("sender"), w.client("user")
+	must(w.t, sender.connect(within(w.t), all[0]))
+	must(w.t, user.connect(within(w.t), all[1]))
+	return all, sender, user
+}
+
+func (c *client) sends(t testing.TB, to *client, n int) {
 	t.Helper()
 	for range n {
 		c.say(to.addr)

@@ -134,7 +134,8 @@ func New(cfg Config, id string, rdb redis.UniversalClient, keys redisx.Keys, log
 	n := &Node{
 		id: id, cfg: cfg, rdb: rdb, keys: keys, log: log.With("node", id),
 		fenced: make(chan struct{}), adopt: make(chan string, 256), read: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
-		links: make(map[string]*link), members: make(map[string]*member), asked: make(map[string]chan string), straightens: make(map[stanza.Addr]chan struct{}), toAnswer: make(map[string]struct{}),
+		links: make(map[string]*link), members: make(map[string]*member), asked: make(map[string]chan string),
+		straightens: make(map[stanza.Addr]chan struct{}), toAnswer: make(map[string]struct{}),
 		changed: make(chan struct{}), arrived: "0", heirOf: make(map[string]bool),
 	}
 	n.calls.patience = callPatience

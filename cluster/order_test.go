@@ -36,6 +36,15 @@ func (g *gateway) hold() (held <-chan struct{}, release func()) {
 	}
 }
 
+// apart is between with a message that the user has got.
+func (w *world) apart(n int) (all []*gateway, sender, user *client) {
+	w.t.Helper()
+	all, sender, user = w.between(n)
+	sender.sends(w.t, user, 1)
+	w.arrived(user.addr, sender.name, 1)
+	return all, sender, user
+}
+
 // moves hands a user over and waits until the next home has it.
 func (w *world) moves(user *client, from, to *gateway) {
 	w.t.Helper()
@@ -48,12 +57,7 @@ func (w *world) moves(user *client, from, to *gateway) {
 
 func TestOrderWhileAHomeMoves(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		all := w.starts(3)
-		s, u := w.client("sender"), w.client("user")
-		must(t, s.connect(within(t), all[0]))
-		must(t, u.connect(within(t), all[1]))
-		s.sends(t, u, 1)
-		w.arrived(u.addr, s.name, 1)
+		all, s, u := w.apart(3)
 		held, release := all[1].hold()
 		s.sends(t, u, 2)
 		<-held
@@ -76,12 +80,7 @@ func TestOrderWhileAHomeMoves(t *testing.T) {
 // The user comes to the sender's own node over another one, while what was sent is still at the first.
 func TestOrderWhenAHomeComesRoundAbout(t *testing.T) {
 	w := shared(t)
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(3)
 	held1, release1 := all[1].hold()
 	s.sends(t, u, 1) // 2: stays at the first home
 	<-held1
@@ -104,10 +103,7 @@ func TestOrderWhenAHomeComesRoundAbout(t *testing.T) {
 // A home that comes to the sender and goes again, while what was sent is under way the whole time.
 func TestOrderWhenAHomeComesAndGoes(t *testing.T) {
 	w := shared(t)
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
+	all, s, u := w.between(3)
 	for range 20 {
 		s.sends(t, u, 5)
 		w.arrive(all[0])
@@ -126,12 +122,7 @@ func TestOrderWhenAHomeComesAndGoes(t *testing.T) {
 func TestPassingOnEnds(t *testing.T) {
 	w := shared(t)
 	w.cfg = short()
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(3)
 	_, release := all[1].hold()
 	s.sends(t, u, 1)
 	w.moves(u, all[1], all[0])
@@ -221,12 +212,7 @@ func TestOrderWhenAnHeirDies(t *testing.T) {
 // The user comes back to a node whose passed-on messages are still on their way round.
 func TestOrderWhenAHomeComesBack(t *testing.T) {
 	w := shared(t)
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(3)
 	// What the old home says comes late.
 	all[0].mu.Lock()
 	all[0].receive = func(_ string, m Message) (bool, error) { return m.Op == opMove, nil }

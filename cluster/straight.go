@@ -29,9 +29,6 @@ const (
 	adoptingRetry = 50 * time.Millisecond
 )
 
-// lately is how long after a home began it is likely that something is still sent by an earlier one.
-func (c *Config) lately() time.Duration { return max(idle, 6*c.Lease) }
-
 // Straighten returns when what is sent to a user who came here lately goes straight to this node, from wherever, or when that
 // takes too long: somebody may be dead. A user is handed over after that.
 func (n *Node) Straighten(ctx context.Context, user stanza.Addr) {
@@ -76,27 +73,24 @@ func (n *Node) askStraight(ctx context.Context, node string, user stanza.Addr, t
 	defer n.forget(id)
 	question := Message{Op: opStraight, User: user.String(), Payload: []byte(id + " " + strconv.FormatUint(term, 10))}
 	n.Tell(node, question)
-	for wait := straightAgain; ctx.Err() == nil; wait *= 2 {
+	for wait := straightAgain; ctx.Err() == nil; {
 		changed := n.AwaitChange()
 		if !n.isMember(node) {
 			return
 		}
-		again := time.NewTimer(wait)
 		select {
 		case <-answer:
-			again.Stop()
 			return
 		case <-changed:
-			wait /= 2
 		case <-ctx.Done():
-		case <-again.C:
+		case <-time.After(wait):
 			n.Suspect(ctx, node)
 			if left, err := n.leftSomething(ctx, node); err == nil && !left {
 				return // somebody has buried it
 			}
 			n.Tell(node, question)
+			wait *= 2
 		}
-		again.Stop()
 	}
 }
 
@@ -145,13 +139,11 @@ func (n *Node) leaveWay(user stanza.Addr, by string) {
 func (n *Node) goStraight(ctx context.Context, user stanza.Addr, find func() *way) bool {
 	for ctx.Err() == nil && n.ctx.Err() == nil {
 		if changed, adopts := n.adopts(); adopts { // what this node takes over may go by an earlier home too
-			again := time.NewTimer(adoptingRetry)
 			select {
 			case <-changed:
-			case <-again.C:
+			case <-time.After(adoptingRetry):
 			case <-ctx.Done():
 			}
-			again.Stop()
 			continue
 		}
 		w := find()
@@ -176,29 +168,30 @@ func (n *Node) follow(ctx context.Context, user stanza.Addr, w *way) bool {
 		if !n.homes.again(user, w) || !n.reaches(w.first) {
 			return false
 		}
-		changed := n.AwaitChange()
-		id, answer := n.expect()
-		n.trace(Message{Op: opTrace, User: user.String(), Payload: []byte(id + " " + n.id)})
-		lost := time.NewTimer(traceTime)
-		straight := false
-		select {
-		case home := <-answer:
-			if home == "" {
-				n.sleep(straightRetry) // it did not come through
-				break
-			}
-			straight = n.homes.arrived(user, w, home)
-		case <-changed: // it may be lost
-		case <-lost.C:
-		case <-ctx.Done():
-		}
-		lost.Stop()
-		n.forget(id)
-		if straight {
+		switch home := n.askHome(ctx, user); {
+		case home == "":
+			n.sleep(straightRetry)
+		case n.homes.arrived(user, w, home):
 			return true
 		}
 	}
 	return false
+}
+
+// askHome sends a trace, and returns the home that answers it, "" when it did not come through.
+func (n *Node) askHome(ctx context.Context, user stanza.Addr) string {
+	changed := n.AwaitChange()
+	id, answer := n.expect()
+	defer n.forget(id)
+	n.trace(Message{Op: opTrace, User: user.String(), Payload: []byte(id + " " + n.id)})
+	select {
+	case home := <-answer:
+		return home
+	case <-changed: // it may be lost
+	case <-time.After(traceTime):
+	case <-ctx.Done():
+	}
+	return ""
 }
 
 // trace passes a trace on the way that messages go, with the term that they would have, or answers it: with the home, there, or
@@ -381,14 +374,10 @@ func (h *homes) arrived(user stanza.Addr, w *way, home string) bool {
 	}
 	if len(p.detours) > 0 {
 		p.detours = slices.Delete(p.detours, 0, 1)
-		if len(p.detours) > 0 || p.node != node || p.term != term {
-			return false
-		}
+		h.directLocked(user, p)
+		return len(p.detours) == 0 && p.node == node && p.term == term
 	}
-	p.detours = nil
-	if node != h.self {
-		p.node, p.term, p.last, p.trails = node, term, 0, true
-	}
+	p.node, p.term, p.last, p.trails = node, term, 0, true
 	return true
 }
 
@@ -401,13 +390,13 @@ func (h *homes) goes(user stanza.Addr, term uint64) (node string, of uint64) {
 		return "", 0
 	}
 	node, of, by := p.next(term)
-	switch {
-	case by == nil && !h.knownLocked(p):
+	if by == nil && !h.knownLocked(p) {
 		return "", 0
-	case node == h.self:
-		return node, of
 	}
-	return node, passes(term, of, by)
+	if node != h.self {
+		of = passes(term, of, by)
+	}
+	return node, of
 }
 
 // Ready waits while senders are held back, and reports whether it is known where what they have for a user is to go.

@@ -31,14 +31,10 @@ func (w *world) goesTo(at *gateway, user stanza.Addr, home *gateway) {
 // A home that a user came to lately waits until what was sent by the earlier one is there, and has it come straight from then on.
 func TestStraighten(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		all := w.starts(4)
-		s, idler, u := w.client("sender"), w.client("idler"), w.client("user")
-		must(t, s.connect(within(t), all[0]))
+		all, s, u := w.apart(4)
+		idler := w.client("idler")
 		must(t, idler.connect(within(t), all[3]))
-		must(t, u.connect(within(t), all[1]))
-		s.sends(t, u, 1)
 		idler.sends(t, u, 1) // and nothing more, so that it never hears where the user went
-		w.arrived(u.addr, s.name, 1)
 		w.arrived(u.addr, idler.name, 1)
 		held, release := all[1].hold()
 		s.sends(t, u, 1)
@@ -71,12 +67,7 @@ func TestStraighten(t *testing.T) {
 // What was sent from the node that the user came to by a third one comes before what is sent there now.
 func TestStraightenAtTheSendersOwnNode(t *testing.T) {
 	w := shared(t)
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(3)
 	held, release := all[1].hold()
 	s.sends(t, u, 1)
 	<-held
@@ -92,12 +83,7 @@ func TestStraightenAtTheSendersOwnNode(t *testing.T) {
 // A sender that never stops goes on by an earlier home for a moment only.
 func TestASteadyStreamGoesStraight(t *testing.T) {
 	w := shared(t)
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(3)
 	all[1].slow.Store(int64(5 * time.Millisecond)) // more comes than it passes on
 	ctx := within(t)
 	over, stopped := make(chan struct{}), make(chan struct{})
@@ -129,12 +115,7 @@ func TestASteadyStreamGoesStraight(t *testing.T) {
 // A dead node on the way is waited for until it is buried, and one that says nothing not for ever.
 func TestStraightenWithADeadNode(t *testing.T) {
 	w := shared(t)
-	all := w.starts(4)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(4)
 	held, _ := all[1].hold()
 	s.sends(t, u, 1)
 	<-held
@@ -274,12 +255,7 @@ func TestWays(t *testing.T) {
 // Who sent to an earlier home long ago, and nothing since, learns of the present one though the earlier one has forgotten the user.
 func TestStraightenByOneWhoForgot(t *testing.T) {
 	w := shared(t)
-	all := w.starts(3)
-	s, u := w.client("sender"), w.client("user")
-	must(t, s.connect(within(t), all[0]))
-	must(t, u.connect(within(t), all[1]))
-	s.sends(t, u, 1)
-	w.arrived(u.addr, s.name, 1)
+	all, s, u := w.apart(3)
 	w.moves(u, all[1], all[2])
 	h := all[1].node.homes
 	h.mu.Lock()

@@ -33,8 +33,8 @@ func TestRelease(t *testing.T) {
 		if err := m.Release(t.Context(), julietAddr()); err != nil {
 			t.Errorf("of a mailbox that nobody used: %v", err)
 		}
-		mustPut(t, m, julietAddr(), from(t, romeo, id(1), "x"))
 		s.hold()
+		mustPut(t, m, julietAddr(), from(t, romeo, id(1), "x"))
 		released := make(chan error, 1)
 		go func() { released <- m.Release(context.Background(), julietAddr()) }()
 		synctest.Wait()
@@ -60,8 +60,8 @@ func TestRelease(t *testing.T) {
 		holds(t, m, julietAddr(), id(2), id(3))
 
 		// A store that does not come to an end: whoever waits may give up, and nothing is dropped.
-		mustPut(t, m, julietAddr(), from(t, romeo, id(4), "x"))
 		s.hold()
+		mustPut(t, m, julietAddr(), from(t, romeo, id(4), "x"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := m.Release(ctx, julietAddr()); !errors.Is(err, context.DeadlineExceeded) {

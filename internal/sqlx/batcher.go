@@ -106,7 +106,7 @@ func (b *Batcher[T]) Add(ctx context.Context, op T) error {
 		if b.cfg.Queue == 0 || len(b.queue) < b.cfg.Queue {
 			b.queue = append(b.queue, op)
 			b.added++
-			full := b.cfg.Queue != 0 && len(b.queue) == b.cfg.Queue || b.cfg.Max != 0 && len(b.queue) >= b.cfg.Max
+			full := b.fullLocked()
 			b.mu.Unlock()
 			signal(b.wake)
 			if full {
@@ -124,6 +124,12 @@ func (b *Batcher[T]) Add(ctx context.Context, op T) error {
 			return ErrClosed
 		}
 	}
+}
+
+// fullLocked says that the queue has no room for more, or a transaction's worth of ops.
+func (b *Batcher[T]) fullLocked() bool {
+	n := len(b.queue)
+	return b.cfg.Queue != 0 && n >= b.cfg.Queue || b.cfg.Max != 0 && n >= b.cfg.Max
 }
 
 // Len is how many ops are not yet committed.
@@ -230,9 +236,13 @@ func (b *Batcher[T]) collect() {
 		return
 	}
 	b.mu.Lock()
-	nothing, urgent := len(b.queue) == 0, len(b.waiters) > 0
+	select {
+	case <-b.hurry: // of ops that were written without having to wait: what it said of others is seen here
+	default:
+	}
+	now := len(b.queue) == 0 || len(b.waiters) > 0 || b.fullLocked()
 	b.mu.Unlock()
-	if nothing || urgent {
+	if now {
 		return
 	}
 	t := time.NewTimer(b.cfg.Window)

@@ -217,6 +217,29 @@ func TestBatcherWindow(t *testing.T) {
 	})
 }
 
+// TestBatcherWindowAfterFlush: a Flush that finds a transaction running hurries those before it, not what comes later.
+func TestBatcherWindowAfterFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wrote record
+		b := sqlx.NewBatcher(&fakeTx{takes: 10 * time.Millisecond},
+			sqlx.Batch[int]{Window: 50 * time.Millisecond, Apply: wrote.apply})
+		_ = b.Add(t.Context(), 1)
+		time.Sleep(55 * time.Millisecond)
+		_ = b.Add(t.Context(), 2)
+		if err := b.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.Add(t.Context(), 3)
+		time.Sleep(49 * time.Millisecond)
+		_ = b.Add(t.Context(), 4)
+		time.Sleep(20 * time.Millisecond)
+		if got := wrote.transactions(); len(got) != 3 || !slices.Equal(got[2], []int{3, 4}) {
+			t.Errorf("transactions: %v", got)
+		}
+		_ = b.Close(t.Context())
+	})
+}
+
 func TestBatcherRetriesAndPushesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var wrote record

@@ -212,6 +212,64 @@ describe("courier", () => {
     });
   }
 
+  // noRoom has the store refuse a step, so many times or until the function that it returns is called.
+  const noRoom = (store: Store, step: "settle" | "restart", times = Infinity): (() => void) => {
+    const usual = store[step].bind(store);
+    const restore = (): unknown => Object.assign(store, { [step]: usual });
+    Object.assign(store, {
+      [step]: () => {
+        if (--times <= 0) restore();
+        return Promise.reject(new Error("no room"));
+      },
+    });
+    return restore;
+  };
+
+  for (const then of ["goes on", "ends"]) {
+    it(`notes an acknowledgement that it could not store, when the page ${then}`, async () => {
+      const d = await make();
+      await d.quiet();
+      const room = noRoom(d.store, "settle");
+      await d.write("one");
+      await d.write("two");
+      await d.quiet();
+      expect(await d.states()).toEqual(["sending", "sending"]);
+      expect(d.failed.length).toBeGreaterThan(0);
+      if (then === "ends") await d.crash();
+      else room();
+      await expect.poll(async () => await d.states(), { timeout: 5000 }).toEqual(["held", "held"]);
+      await d.write("three");
+      await d.quiet();
+      expect(await d.states()).toEqual(["held", "held", "held"]);
+      expect(d.server.got).toHaveLength(3);
+      expect(await d.store.queue()).toEqual([]);
+    });
+  }
+
+  for (const times of [1, 2, 3]) {
+    it(`does not send again what was acknowledged and could not be stored before the session was lost (${times})`, async () => {
+      const d = await make();
+      await d.quiet();
+      const room = noRoom(d.store, "settle");
+      await d.write("one");
+      await d.quiet();
+      await d.write("two"); // handled, and not acknowledged
+      await expect.poll(() => d.server.got).toHaveLength(2);
+      expect(await d.states()).toEqual(["sending", "sending"]);
+      d.link.cut();
+      d.server.forget(true);
+      noRoom(d.store, "restart", times); // once for the session that is over, then for the one that begins
+      d.link.connect();
+      room();
+      await expect.poll(async () => await d.states(), { timeout: 5000 }).toEqual(["held", "held"]);
+      await d.write("three");
+      await d.quiet();
+      expect(await d.states()).toEqual(["held", "held", "held"]);
+      expect(d.server.got).toEqual((await d.all()).map((m) => m.id));
+      expect(await d.store.queue()).toEqual([]);
+    });
+  }
+
   it("leaves what comes after another tab took over to that one", async () => {
     const d = await make();
     await d.quiet();

@@ -35,7 +35,10 @@ export class Courier implements Listener {
   readonly #chain: Chain;
   #link: Link | undefined;
   #session = ""; // the id of the ledger that the steps so far were of; the link may be a session ahead
-  #unsettled: Numbered[] = []; // acknowledged, and the step that says so has not run yet
+  #begun = true; // the store knows that it began
+  #unsettled: Numbered[] = []; // acknowledged, and the store does not say so yet
+  #owed = 0; // as many of them a step was there for, and the store did not take it
+  #acked: string[] = []; // of a session that is over, as far as the store was not told yet
   #handled = 0; // stanzas of it that are safe here
   #handling: number | undefined; // the same with the one that a step is storing
   #noted = 0; // as many the store has in its ledger
@@ -157,32 +160,29 @@ export class Courier implements Listener {
       if (!resumed) {
         this.#session = ledger.id;
         this.#handled = this.#noted = 0;
-        this.#told(await this.store.restart([], this.#snapshot()));
-        this.#office.push(stanzas.presence());
-        for (const peer of [...this.#conversations.keys()]) if (!this.#office.shows(peer)) this.#forget(peer);
-        for (const conversation of this.#conversations.values()) conversation.over();
+        this.#begun = false;
       }
+      const fresh = !this.#begun;
+      if (fresh) await this.#begin();
       for (const place of this.#places.values()) {
         const conversation = this.#conversation(place);
-        await (resumed ? conversation.resumed() : conversation.enter());
+        await (fresh ? conversation.enter() : conversation.resumed());
       }
       await this.#pump();
     });
   }
 
   lost(acked: string[]): void {
-    this.#step(async () => {
-      this.#told(await this.store.restart(acked, null));
+    this.#step(() => {
+      const owed = this.#unsettled.splice(0, this.#owed).map(idOf);
+      this.#owed = 0;
+      return this.#restart([...owed, ...acked], null);
     });
   }
 
   acknowledged(stanzas: Numbered[]): void {
     this.#unsettled.push(...stanzas);
-    this.#step(async () => {
-      const ids = this.#unsettled.splice(0, stanzas.length).map(idOf);
-      this.#told(await this.store.settle(ids, this.#snapshot()));
-      await this.#pump();
-    });
+    this.#step(() => this.#settle(stanzas.length));
   }
 
   asked(): void {
@@ -278,7 +278,7 @@ export class Courier implements Listener {
   // #snapshot is the ledger as it is to be stored: with what is about to be sent, and what is safe here.
   #snapshot(more: string[] = []): Ledger | undefined {
     const ledger = this.#link?.ledger;
-    if (!ledger?.id || ledger.id !== this.#session) return undefined;
+    if (!ledger?.id || ledger.id !== this.#session || !this.#begun) return undefined;
     const now = this.settings.now();
     return {
       ...ledger,
@@ -287,6 +287,41 @@ export class Courier implements Listener {
       hOutAcked: (ledger.hOutAcked - this.#unsettled.length) >>> 0,
       unacked: [...this.#unsettled, ...ledger.unacked, ...more.map((stanza) => ({ name: "message", stanza, queuedAt: now }))],
     };
+  }
+
+  async #begin(): Promise<void> {
+    this.#begun = true;
+    try {
+      await this.#restart([], this.#snapshot());
+    } catch (err) {
+      this.#begun = false;
+      throw err;
+    }
+    this.#office.push(stanzas.presence());
+    for (const peer of [...this.#conversations.keys()]) if (!this.#office.shows(peer)) this.#forget(peer);
+    for (const conversation of this.#conversations.values()) conversation.over();
+  }
+
+  // #settle notes the next so many acknowledgements, with those that the store did not take before.
+  async #settle(more: number): Promise<void> {
+    const count = this.#owed + more;
+    const acked = this.#unsettled.splice(0, count);
+    try {
+      this.#told(await this.store.settle(acked.map(idOf), this.#snapshot()));
+      this.#owed = 0;
+    } catch (err) {
+      this.#unsettled.unshift(...acked);
+      this.#owed = count;
+      throw err;
+    }
+    await this.#pump();
+  }
+
+  // #restart has the queue wait for a new session, but for what the one before acknowledged.
+  async #restart(acked: string[], ledger: Ledger | null | undefined): Promise<void> {
+    this.#acked.push(...acked);
+    this.#told(await this.store.restart(this.#acked, ledger));
+    this.#acked = [];
   }
 
   async #pump(): Promise<void> {
@@ -347,6 +382,10 @@ export class Courier implements Listener {
   }
 
   #overdue(): void {
+    // What the store had no room for.
+    if (this.#owed > 0) this.#step(() => this.#settle(0));
+    if (!this.#begun && this.#link?.ready) this.ready(true);
+
     const online = this.#phase.kind === "online";
     if (online && ![...this.#conversations.values()].some((c) => c.gate === "shut")) return;
     this.#step(async () => {

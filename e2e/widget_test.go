@@ -225,6 +225,35 @@ func TestWidgetTabs(t *testing.T) {
 	exactly(t, "juliet has", j.bodies("in"), []string{"from the second tab", "from the tab that is left"})
 }
 
+// TestWidgetFrozenTab: when the browser has frozen the tab that has the connection, one in which somebody writes goes on
+// with the session, and the other is one among others when it comes to itself.
+func TestWidgetFrozenTab(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, anySite(nil))
+	r, j, _, _ := couple(t, g)
+	two := r.at(r.url).login().online()
+	j.write("before")
+	two.awaitState("before", "seen")
+	r.call("freeze", r.with(nil))
+	two.write("who is there?")
+	two.awaitState("who is there?", "read")
+	j.write("while it is frozen")
+	two.awaitState("while it is frozen", "seen")
+	r.call("thaw", r.with(nil))
+	r.awaitState("while it is frozen", "seen")
+	r.write("back again")
+	r.awaitState("back again", "read")
+	two.awaitState("back again", "read")
+	j.write("to both")
+	r.awaitState("to both", "seen")
+	two.awaitState("to both", "seen")
+	exactly(t, "juliet has", j.bodies("in"), []string{"who is there?", "back again"})
+	exactly(t, "romeo has", two.bodies("in"), []string{"before", "while it is frozen", "to both"})
+	if n := strings.Count(g.Log(), "session bound"); n != 2 {
+		t.Errorf("%d sessions for two people", n)
+	}
+}
+
 // TestWidgetKeyboard: where a keyboard on the screen covers the page without making it smaller, as iOS has it, the field is above it.
 func TestWidgetKeyboard(t *testing.T) {
 	long(t)

@@ -3,7 +3,7 @@
 //
 // Commands have a ref and get {event: "result", ref, value} or {event: "result", ref, error}. tab names a page; who names
 // a frame of it, of the demo page. Besides start and stop: person {name, profile}: somebody with storage of their own, in
-// a browser of their own on a profile if one is given; leave {name}; open {tab, name, url}, reload, close, crash; do {tab, js, arg}: call
+// a browser of their own on a profile if one is given; leave {name}; open {tab, name, url}, reload, close, crash, freeze, thaw; do {tab, js, arg}: call
 // a function with the element (an expression, in the page); until {tab, js, arg, ms}: the same until it says something
 // true, which is the value; write {tab, text}: into the text field and Enter; press {tab, key}; click {tab, selector};
 // look {tab, dark, width, height}; picture {tab, file}; axe {tab}: the violations that axe-core finds, in a few words.
@@ -40,6 +40,13 @@ async function open(args) {
   await page.goto(args.url);
 }
 
+async function lifecycle(args, state) {
+  const page = tab(args);
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Page.setWebLifecycleState", { state });
+  await devtools.detach();
+}
+
 const handlers = {
   async person({ name, profile }) {
     if (profile) {
@@ -62,6 +69,9 @@ const handlers = {
     await tab(args).close();
     tabs.delete(args.tab);
   },
+  // freeze stops all of a page, as browsers do with pages that nobody has looked at for long; thaw has it go on.
+  freeze: (args) => lifecycle(args, "frozen"),
+  thaw: (args) => lifecycle(args, "active"),
   // crash ends the page's process as if it were killed, and opens the page anew.
   async crash(args) {
     const page = tab(args);

@@ -163,7 +163,7 @@ export class Client {
     this.#changed(gone.change);
     if (!gone.item?.sent) return true;
     if (this.#courier) this.#courier.withdraw();
-    else this.#tabs?.tell({ say: "withdraw" });
+    else this.#tabs?.ask({ say: "withdraw" });
     return false;
   }
 
@@ -183,7 +183,7 @@ export class Client {
   // hurry tries to connect now, or to come into the room.
   hurry(): void {
     if (this.#courier) this.#courier.hurry(this.peer);
-    else this.#tabs?.tell({ say: "hurry", peer: this.peer });
+    else this.#tabs?.ask({ say: "hurry", peer: this.peer });
   }
 
   messages(keys: number[]): Promise<(Message | undefined)[]> {
@@ -197,7 +197,7 @@ export class Client {
 
   #wake(): void {
     if (this.#courier) this.#courier.wake();
-    else this.#tabs?.tell({ say: "wake" });
+    else this.#tabs?.ask({ say: "wake" });
   }
 
   #tell(news: News): void {

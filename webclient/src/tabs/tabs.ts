@@ -10,7 +10,8 @@ export interface Leading {
   start(): Promise<() => Promise<void>>;
 }
 
-// How long the tab that leads may not answer one that is looked at, before that takes over: it may be frozen.
+// How long the tab that leads may not answer one that is looked at or wants something of it, before that takes over: it
+// may be frozen.
 const patience = 10_000; // ms
 
 export class Tabs<M> {
@@ -35,7 +36,7 @@ export class Tabs<M> {
       if (this.#closed) return;
       if (e.data === "there?") {
         if (this.leads) this.#channel.postMessage("there");
-      } else if (e.data === "there") clearTimeout(this.#silent);
+      } else if (e.data === "there") this.#trust();
       else this.heard(e.data);
     };
     document.addEventListener("visibilitychange", this.#look);
@@ -56,9 +57,15 @@ export class Tabs<M> {
     if (!this.#closed) this.#channel.postMessage(message);
   }
 
+  // ask tells the tab that leads what somebody waits for.
+  ask(message: M): void {
+    this.tell(message);
+    this.#doubt();
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#silent);
+    this.#trust();
     document.removeEventListener("visibilitychange", this.#look);
     this.#abort.abort();
     await this.#stop();
@@ -76,7 +83,7 @@ export class Tabs<M> {
         // It may have been closed meanwhile.
         if (this.#isClosed()) return await end();
         this.#end = end;
-        clearTimeout(this.#silent);
+        this.#trust();
         await released;
       })
       .catch(async (err: unknown) => {
@@ -97,13 +104,23 @@ export class Tabs<M> {
   }
 
   readonly #look = (): void => {
-    if (this.#closed || this.leads || document.visibilityState !== "visible") return;
-    clearTimeout(this.#silent);
+    if (document.visibilityState === "visible") this.#doubt();
+  };
+
+  // #doubt wants an answer of the tab that leads.
+  #doubt(): void {
+    if (this.#closed || this.leads) return;
     this.#channel.postMessage("there?");
-    this.#silent = setTimeout(() => {
+    this.#silent ??= setTimeout(() => {
+      this.#silent = undefined;
       if (!this.#closed && !this.leads) this.#take();
     }, patience);
-  };
+  }
+
+  #trust(): void {
+    clearTimeout(this.#silent);
+    this.#silent = undefined;
+  }
 
   // #take takes the lock from a tab that does not answer.
   #take(): void {

@@ -141,7 +141,7 @@ func TestLostSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.mu.Lock()
-	f.done += 1000
+	f.lost = true
 	f.mu.Unlock()
 	if err := c.Await(ctx, func() bool { return c.Stats().Bound == 2 }); err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ type fake struct {
 	out     []string // waits for the client
 	key     string
 	ended   bool
+	lost    bool     // the session is not known any more, whatever is asked next
 	got     []string // ids of messages, in order
 }
 
@@ -68,14 +69,14 @@ func (f *fake) answer(r *http.Request, e *xmppclient.Element, rid uint64) string
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e.Attr("sid") == "" {
-		f.done, f.key, f.ended, f.out = rid, e.Attr("newkey"), false, nil
+		f.done, f.key, f.ended, f.lost, f.out = rid, e.Attr("newkey"), false, false, nil
 		return fmt.Sprintf("%s sid='s' wait='%d' hold='1' requests='2' inactivity='60' polling='0' ver='1.11' from='localhost' ack='%d'>%s</body>",
 			bodyStart, f.wait/time.Second, rid, features)
 	}
 	if text, ok := f.answers[rid]; ok {
 		return f.spoil(rid, true, text)
 	}
-	if f.ended || rid > f.done+2 || rid < f.done {
+	if f.lost || f.ended || rid > f.done+2 || rid < f.done {
 		return bodyStart + " type='terminate' condition='item-not-found'/>"
 	}
 	for f.done != rid-1 && f.done != rid {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -90,14 +89,6 @@ func openAccounts(ctx context.Context, cfg *Config, log *slog.Logger) (*auth.Acc
 		return nil, nil, errors.Join(err, k.Close())
 	}
 	return accounts, k.Close, nil
-}
-
-func newLogger(cfg *Config, out io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(out, opts))
-	}
-	return slog.New(slog.NewTextHandler(out, opts))
 }
 
 // version is the module's version, or the revision it was built from.

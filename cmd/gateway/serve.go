@@ -106,7 +106,7 @@ func (g *gateway) fencedWhileDraining(err error) bool {
 	case <-g.cluster.fenced():
 		return true
 	default:
-		return errors.Is(err, journal.ErrFenced) || errors.Is(err, packetcache.ErrFenced)
+		return isFenced(err)
 	}
 }
 

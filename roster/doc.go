@@ -12,6 +12,9 @@
 //   - Outbound and Inbound may be repeated, as a client does that resends what was not acknowledged. For subscribe and
 //     unsubscribe the repetition is routed again; a contact that missed a subscribed or unsubscribed gets it as the
 //     automatic answer to its next subscribe (§3.1.3) or probe (§4.3.2).
+//   - A request to somebody who does not exist is lost, and nobody is told (§8.5.1). Whoever approves a contact and still
+//     waits for its answer asks it again (Outcome.AskAgain), so that two who ask each other see each other, whoever came
+//     first.
 //   - The other side of a subscription is another roster, changed by its own call. No call holds two users' turns.
 //   - A contact whose request is pending but whom the user never added ("None + Pending In", §A.1) is remembered but
 //     is neither in a roster result nor pushed.

@@ -185,6 +185,7 @@ func (s *Service) Inbound(ctx context.Context, user, contact stanza.Addr, kind K
 func (d decision) outcome(push *Change) Outcome {
 	return Outcome{
 		Route: d.route, Push: push, AutoReply: d.reply, SendPresence: d.presence, SendUnavailable: d.unavailable,
+		AskAgain: d.again,
 	}
 }
 

@@ -44,6 +44,9 @@ type Outcome struct {
 	// AutoReply is sent from the user's bare JID to the contact's: subscribed, unsubscribed, or NoKind. The
 	// contact's roster is to process it as inbound.
 	AutoReply Kind
+	// AskAgain: send the user's own request, which is not answered yet, from the bare JID once more, behind what else is
+	// sent. It may have been sent when the contact did not exist, of which nobody is told (§8.5.1); it does now.
+	AskAgain bool
 	// SendPresence: send the presence of each of the user's available resources to the contact.
 	SendPresence bool
 	// SendUnavailable: send unavailable presence from each of the user's available resources to the contact.

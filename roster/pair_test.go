@@ -39,13 +39,16 @@ func (p *pair) send(from, to stanza.Addr, kind Kind) {
 	if o.Route {
 		p.deliver(from, to, kind, 0)
 	}
+	if o.AskAgain {
+		p.deliver(from, to, Subscribe, 0)
+	}
 }
 
 func (p *pair) deliver(from, to stanza.Addr, kind Kind, depth int) {
 	if p.lose() {
 		return
 	}
-	if depth > 1 {
+	if depth > 2 {
 		p.t.Fatal("an answer was answered")
 	}
 	o, err := p.s.Inbound(context.Background(), to, from, kind, nil)
@@ -54,6 +57,9 @@ func (p *pair) deliver(from, to stanza.Addr, kind Kind, depth int) {
 	}
 	if o.AutoReply != NoKind {
 		p.deliver(to, from, o.AutoReply, depth+1)
+	}
+	if o.AskAgain {
+		p.deliver(to, from, Subscribe, depth+1)
 	}
 }
 

@@ -85,6 +85,7 @@ type decision struct {
 	reply       Kind
 	presence    bool
 	unavailable bool
+	again       bool
 }
 
 // outbound is §A.2: the user sends kind to the contact.
@@ -106,7 +107,7 @@ func (s state) outbound(kind Kind) (state, decision) {
 		case s.pendingIn:
 			s.sub |= From
 			s.pendingIn = false
-			return s, decision{route: true, presence: true}
+			return s, decision{route: true, presence: true, again: s.ask}
 		case !s.sub.HasFrom():
 			s.approved = true // §3.4.2
 		}
@@ -134,7 +135,7 @@ func (s state) inbound(kind Kind) (state, decision) {
 			return s, decision{reply: Subscribed, presence: true}
 		case s.approved:
 			s.sub |= From
-			return s, decision{reply: Subscribed, presence: true}
+			return s, decision{reply: Subscribed, presence: true, again: s.ask}
 		case s.pendingIn:
 			return s, decision{}
 		}

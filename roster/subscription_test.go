@@ -32,6 +32,7 @@ type row struct {
 	reply       Kind
 	presence    bool
 	unavailable bool
+	again       bool
 }
 
 var tables = []struct {
@@ -72,7 +73,7 @@ var tables = []struct {
 		{state: "None", next: "None, approved"},
 		{state: "None + Pending Out", next: "None + Pending Out, ok'd"},
 		{state: "None + Pending In", pass: true, next: "From", presence: true},
-		{state: "None + Pending Out+In", pass: true, next: "From + Pending Out", presence: true},
+		{state: "None + Pending Out+In", pass: true, next: "From + Pending Out", presence: true, again: true},
 		{state: "To", next: "To, approved"},
 		{state: "To + Pending In", pass: true, next: "Both", presence: true},
 		{state: "From"},
@@ -108,7 +109,7 @@ var tables = []struct {
 		{state: "From + Pending Out", reply: Subscribed, presence: true},
 		{state: "Both", reply: Subscribed, presence: true},
 		{state: "None, approved", next: "From, approved", reply: Subscribed, presence: true},
-		{state: "None + Pending Out, ok'd", next: "From + Pending Out, ok'd", reply: Subscribed, presence: true},
+		{state: "None + Pending Out, ok'd", next: "From + Pending Out, ok'd", reply: Subscribed, presence: true, again: true},
 		{state: "To, approved", next: "Both, approved", reply: Subscribed, presence: true},
 	}},
 	{"A.3.2 inbound unsubscribe", true, Unsubscribe, []row{
@@ -169,7 +170,7 @@ func TestAppendixA(t *testing.T) {
 					}
 				}
 				want := Outcome{
-					Route: r.pass, AutoReply: r.reply, SendPresence: r.presence, SendUnavailable: r.unavailable,
+					Route: r.pass, AutoReply: r.reply, SendPresence: r.presence, SendUnavailable: r.unavailable, AskAgain: r.again,
 				}
 				t.Run(r.state, func(t *testing.T) { runRow(t, table.inbound, table.kind, before, after, want, true) })
 				if before == (state{}) || before == (state{pendingIn: true}) {

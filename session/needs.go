@@ -373,4 +373,5 @@ type Outcome struct {
 	AutoReply       string // type of a presence stanza to answer with, "" for none
 	SendPresence    bool
 	SendUnavailable bool // before anything routed
+	AskAgain        bool // the user's own request, behind all that
 }

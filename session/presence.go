@@ -457,6 +457,9 @@ func (sv *Service) carryOut(user, contact stanza.Addr, out Outcome, st *stanza.S
 			sv.tell(contact, p)
 		}
 	}
+	if out.AskAgain {
+		return sv.arrives(contact, user, stanza.New(stanza.Presence, "subscribe", "", user, contact, nil))
+	}
 	return nil
 }
 

@@ -76,7 +76,10 @@ func (r realRoster) Change(ctx context.Context, user, contact stanza.Addr, inbou
 	} else {
 		o, err = r.Outbound(ctx, user, contact, kind)
 	}
-	out := Outcome{Route: o.Route, AutoReply: o.AutoReply.String(), SendPresence: o.SendPresence, SendUnavailable: o.SendUnavailable}
+	out := Outcome{
+		Route: o.Route, AutoReply: o.AutoReply.String(), SendPresence: o.SendPresence, SendUnavailable: o.SendUnavailable,
+		AskAgain: o.AskAgain,
+	}
 	if o.Push != nil {
 		c := shown(*o.Push)
 		out.Push = &c

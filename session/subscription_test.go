@@ -46,6 +46,19 @@ func approved(g *stage) {
 	})
 }
 
+// absent has a user not exist meanwhile.
+func absent(g *stage, user string, do func()) {
+	g.t.Helper()
+	set := func(exists bool) {
+		g.w.accounts.mu.Lock()
+		defer g.w.accounts.mu.Unlock()
+		g.w.accounts.users[addr(user)] = exists
+	}
+	set(false)
+	do()
+	set(true)
+}
+
 func TestSubscriptions(t *testing.T) {
 	for name, play := range map[string]func(*stage){
 		"RFC 6121 §3.1 request and approval": func(g *stage) {
@@ -194,6 +207,57 @@ func TestSubscriptions(t *testing.T) {
 		"§8.5.1 nobody learns who exists": func(g *stage) {
 			g.says("nurse/door", sub("subscribe", "ghost"), heard{"nurse/door": {"iq set roster [ghost none subscribe]"}})
 			g.says("nurse/door", sub("unsubscribe", "ghost"), heard{"nurse/door": {"iq set roster [ghost none]"}})
+		},
+		"§8.5.1 a contact who was not there when asked, pre-approved": func(g *stage) {
+			absent(g, "juliet", func() {
+				g.says("romeo/orchard", sub("subscribed", "juliet"), heard{
+					"romeo/orchard": {"iq set roster [juliet none true]"},
+					"romeo/phone":   {"iq set roster [juliet none true]"},
+				})
+				g.says("romeo/orchard", sub("subscribe", "juliet"), heard{
+					"romeo/orchard": {"iq set roster [juliet none subscribe true]"},
+					"romeo/phone":   {"iq set roster [juliet none subscribe true]"},
+				})
+			})
+			g.says("juliet/garden", sub("subscribed", "romeo"), heard{
+				"juliet/balcony": {"iq set roster [romeo none true]"},
+				"juliet/chamber": {"iq set roster [romeo none true]"},
+			})
+			g.says("juliet/garden", sub("subscribe", "romeo"), heard{
+				"juliet/balcony": {
+					"iq set roster [romeo none subscribe true]", "presence subscribed romeo", "iq set roster [romeo to true]",
+					"presence romeo/orchard", "presence romeo/watch", "iq set roster [romeo both true]",
+				},
+				"juliet/chamber": {"iq set roster [romeo none subscribe true]", "presence subscribed romeo", "iq set roster [romeo to true]", "iq set roster [romeo both true]"},
+				"juliet/garden":  {"presence romeo/orchard", "presence romeo/watch"},
+				"romeo/orchard": {
+					"iq set roster [juliet from subscribe true]", "presence subscribed juliet", "iq set roster [juliet both true]",
+					"presence juliet/balcony", "presence juliet/garden",
+				},
+				"romeo/phone": {"iq set roster [juliet from subscribe true]", "presence subscribed juliet", "iq set roster [juliet both true]"},
+				"romeo/watch": {"presence juliet/balcony", "presence juliet/garden"},
+			})
+		},
+		"§8.5.1 a contact who was not there when asked, and asks": func(g *stage) {
+			absent(g, "juliet", func() {
+				g.says("romeo/orchard", sub("subscribe", "juliet"), heard{
+					"romeo/orchard": {"iq set roster [juliet none subscribe]"},
+					"romeo/phone":   {"iq set roster [juliet none subscribe]"},
+				})
+			})
+			g.says("juliet/garden", sub("subscribe", "romeo"), heard{
+				"juliet/balcony": {"iq set roster [romeo none subscribe]"},
+				"juliet/chamber": {"iq set roster [romeo none subscribe]"},
+				"romeo/orchard":  {"presence subscribe juliet"},
+				"romeo/watch":    {"presence subscribe juliet"},
+			})
+			g.says("romeo/orchard", sub("subscribed", "juliet"), heard{
+				"romeo/orchard":  {"iq set roster [juliet from subscribe]"},
+				"romeo/phone":    {"iq set roster [juliet from subscribe]"},
+				"juliet/balcony": {"presence subscribed romeo", "iq set roster [romeo to]", "presence romeo/orchard", "presence romeo/watch", "presence subscribe romeo"},
+				"juliet/chamber": {"presence subscribed romeo", "iq set roster [romeo to]"},
+				"juliet/garden":  {"presence romeo/orchard", "presence romeo/watch", "presence subscribe romeo"},
+			})
 		},
 		"§3.1.2 oneself, another server, no address": func(g *stage) {
 			g.says("nurse/door", sub("subscribe", "nurse"), nil)

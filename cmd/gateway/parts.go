@@ -136,7 +136,9 @@ func (c contacts) Change(ctx context.Context, user, who stanza.Addr, inbound boo
 	} else {
 		out, err = c.Outbound(ctx, user, who, kind)
 	}
-	o := session.Outcome{Route: out.Route, SendPresence: out.SendPresence, SendUnavailable: out.SendUnavailable}
+	o := session.Outcome{
+		Route: out.Route, SendPresence: out.SendPresence, SendUnavailable: out.SendUnavailable, AskAgain: out.AskAgain,
+	}
 	if out.Push != nil {
 		p := push(*out.Push)
 		o.Push = &p

@@ -225,7 +225,7 @@ func TestWidgetTabs(t *testing.T) {
 	exactly(t, "juliet has", j.bodies("in"), []string{"from the second tab", "from the tab that is left"})
 }
 
-// TestWidgetFrozenTab: when the browser has frozen the tab that has the connection, one in which somebody writes goes on
+// TestWidgetFrozenTab: when the browser has stopped the tab that has the connection, one in which somebody writes goes on
 // with the session, and the other is one among others when it comes to itself.
 func TestWidgetFrozenTab(t *testing.T) {
 	long(t)
@@ -234,9 +234,18 @@ func TestWidgetFrozenTab(t *testing.T) {
 	two := r.at(r.url).login().online()
 	j.write("before")
 	two.awaitState("before", "seen")
+	resumed := func() int { return strings.Count(g.Log(), "session resumed") }
+	j.awaitState("before", "read")
+	time.Sleep(time.Second) // no browser freezes a page in the middle of a transaction
 	r.call("freeze", r.with(nil))
+	if n := resumed(); n != 0 {
+		t.Errorf("%d resumptions before anything happened", n)
+	}
 	two.write("who is there?")
 	two.awaitState("who is there?", "read")
+	if n := resumed(); n != 1 {
+		t.Errorf("%d resumptions, want one of the tab that went on", n)
+	}
 	j.write("while it is frozen")
 	two.awaitState("while it is frozen", "seen")
 	r.call("thaw", r.with(nil))

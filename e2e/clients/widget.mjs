@@ -40,10 +40,23 @@ async function open(args) {
   await page.goto(args.url);
 }
 
-async function lifecycle(args, state) {
+// freeze stops the scripts of a page, as browsers do with pages that nobody has looked at for long: headless Chromium
+// freezes none, so the debugger does it. What it is asked meanwhile waits until it thaws.
+const frozen = new Map();
+
+async function freeze(args) {
   const page = tab(args);
   const devtools = await page.context().newCDPSession(page);
-  await devtools.send("Page.setWebLifecycleState", { state });
+  await devtools.send("Debugger.enable");
+  await devtools.send("Debugger.pause");
+  frozen.set(args.tab, devtools);
+}
+
+async function thaw(args) {
+  const devtools = frozen.get(args.tab);
+  frozen.delete(args.tab);
+  await devtools.send("Debugger.resume");
+  await devtools.send("Debugger.disable");
   await devtools.detach();
 }
 
@@ -69,9 +82,8 @@ const handlers = {
     await tab(args).close();
     tabs.delete(args.tab);
   },
-  // freeze stops all of a page, as browsers do with pages that nobody has looked at for long; thaw has it go on.
-  freeze: (args) => lifecycle(args, "frozen"),
-  thaw: (args) => lifecycle(args, "active"),
+  freeze,
+  thaw,
   // crash ends the page's process as if it were killed, and opens the page anew.
   async crash(args) {
     const page = tab(args);

@@ -133,8 +133,11 @@ export class Client {
 
   // logout ends the session of all tabs with the server, if this one has the connection.
   async logout(): Promise<void> {
-    await this.#courier?.stop(true);
-    await this.close();
+    try {
+      await this.#courier?.stop(true);
+    } finally {
+      await this.close(); // so that no other tab believes that this one has the connection
+    }
   }
 
   // send puts a text into the queue. It is safe there when this resolves.
@@ -236,7 +239,15 @@ export class Client {
     return async () => {
       if (this.#courier === courier) this.#courier = undefined;
       await courier.stop();
+      if (!this.#closed) await this.#follow(store).catch((error: unknown) => this.#tell({ kind: "error", error }));
     };
+  }
+
+  // #follow catches up with a tab that has taken the connection from this one, which was frozen meanwhile.
+  async #follow(store: Store): Promise<void> {
+    this.#hello();
+    const all = await store.messages(this.peer, shown);
+    this.#tell({ kind: "messages", keys: all.map((m) => m.key) });
   }
 
   #heard(word: Word): void {

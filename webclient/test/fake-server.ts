@@ -3,7 +3,7 @@
 
 import { DOMParser } from "@xmldom/xmldom";
 import type { FakeRoom } from "./fake-room.js";
-import { idOf, type Ledger, type Link, type Listener, type Numbered } from "../src/core/link.js";
+import { idOf, nameOf, type Ledger, type Link, type Listener, type Numbered } from "../src/core/link.js";
 
 export interface Session {
   handled: number; // of the client's stanzas
@@ -15,6 +15,7 @@ export class FakeServer {
   readonly sessions = new Map<string, Session>();
   readonly got: string[] = []; // ids of messages with a body, as they were handled
   readonly all: string[] = []; // ids of everything that has one
+  readonly stanzas: string[] = [];
   #n = 0;
 
   open(): string {
@@ -35,6 +36,7 @@ export class FakeServer {
 
   handle(session: Session, stanza: string): void {
     session.handled++;
+    this.stanzas.push(stanza);
     const id = idOf({ name: "", stanza, queuedAt: 0 });
     if (id !== "") this.all.push(id);
     if (stanza.includes("<body>")) this.got.push(id);
@@ -114,7 +116,7 @@ export class FakeLink implements Link {
 
   push(stanzas: string[]): void {
     for (const stanza of stanzas) {
-      const entry: Numbered = { name: /^<(\w+)/.exec(stanza)?.[1] ?? "", stanza, queuedAt: 0 };
+      const entry: Numbered = { name: nameOf(stanza), stanza, queuedAt: 0 };
       this.ledger?.unacked.push(entry);
       if (this.ready && this.#session && !this.lossy) this.server.handle(this.#session, stanza);
     }

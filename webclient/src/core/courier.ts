@@ -10,7 +10,7 @@ import { Deposed, Tally, type Change, type Item, type Store } from "../store/sto
 import { Contact } from "./contact.js";
 import type { Conversation, ConversationReports, Gate, Office, Place } from "./conversation.js";
 import { Chain } from "./events.js";
-import { idOf, type Incoming, type Ledger, type Link, type Listener, type Numbered, type Phase } from "./link.js";
+import { idOf, nameOf, type Incoming, type Ledger, type Link, type Listener, type Numbered, type Phase } from "./link.js";
 import { Room } from "./room.js";
 import * as stanzas from "./stanzas.js";
 import type { ChatState } from "./stanzas.js";
@@ -35,13 +35,15 @@ export class Courier implements Listener {
   readonly #chain: Chain;
   #link: Link | undefined;
   #session = ""; // the id of the ledger that the steps so far were of; the link may be a session ahead
-  #begun = true; // the store knows that it began
+  #untold: "end" | "beginning" | undefined; // of a session, that the store does not know yet
   #unsettled: Numbered[] = []; // acknowledged, and the store does not say so yet
   #owed = 0; // as many of them a step was there for, and the store did not take it
   #acked: string[] = []; // of a session that is over, as far as the store was not told yet
   #handled = 0; // stanzas of it that are safe here
   #handling: number | undefined; // the same with the one that a step is storing
   #noted = 0; // as many the store has in its ledger
+  #refused = false; // something of this was: the store has no room
+  #retrying = false;
   #broken = false; // one could not be stored: none is taken until the session is resumed from the one before
   #phase: Phase = { kind: "off" };
   #tick: ReturnType<typeof setInterval> | undefined;
@@ -55,7 +57,9 @@ export class Courier implements Listener {
     private readonly settings: Settings,
   ) {
     this.#chain = new Chain((err) => {
-      if (!this.#closed) reports.failed(err);
+      const first = !this.#refused; // else it is known, and tried again all the time
+      this.#refused = true;
+      if (first && !this.#closed) reports.failed(err);
     });
     const ready = (): boolean => this.#link?.ready ?? false;
     this.#office = {
@@ -102,6 +106,7 @@ export class Courier implements Listener {
 
   // stop lets another tab go on; end says good-bye to the server first.
   async stop(end = false): Promise<void> {
+    if (end) await this.#chain.idle; // so that the store knows what was acknowledged
     this.#closed = true;
     clearInterval(this.#tick);
     await this.#chain.idle;
@@ -109,8 +114,7 @@ export class Courier implements Listener {
     if (end) {
       this.#link?.handled(this.#handled);
       this.#link?.end();
-      const changes = await this.store.restart(new Set(), null);
-      for (const c of changes) this.reports.changed(c);
+      await this.#restart(this.#unsettled.map(idOf), null);
     } else this.#link?.stop();
   }
 
@@ -152,22 +156,18 @@ export class Courier implements Listener {
 
   ready(resumed: boolean): void {
     this.#step(async () => {
-      const link = this.#link;
-      const ledger = link?.ledger;
-      if (!link || !ledger) return;
+      const ledger = this.#link?.ledger;
+      // One that was lost meanwhile has its step waiting.
+      if (!ledger || (resumed && ledger.id !== this.#session)) return;
       this.reports.me(ledger.boundJid);
       this.#broken = false;
       if (!resumed) {
         this.#session = ledger.id;
         this.#handled = this.#noted = 0;
-        this.#begun = false;
+        this.#untold = "beginning";
       }
-      const fresh = !this.#begun;
-      if (fresh) await this.#begin();
-      for (const place of this.#places.values()) {
-        const conversation = this.#conversation(place);
-        await (fresh ? conversation.enter() : conversation.resumed());
-      }
+      if (this.#untold === undefined) await this.#each((conversation) => conversation.resumed());
+      else await this.#begin();
       await this.#pump();
     });
   }
@@ -176,6 +176,7 @@ export class Courier implements Listener {
     this.#step(() => {
       const owed = this.#unsettled.splice(0, this.#owed).map(idOf);
       this.#owed = 0;
+      this.#untold = "end";
       return this.#restart([...owed, ...acked], null);
     });
   }
@@ -278,28 +279,47 @@ export class Courier implements Listener {
   // #snapshot is the ledger as it is to be stored: with what is about to be sent, and what is safe here.
   #snapshot(more: string[] = []): Ledger | undefined {
     const ledger = this.#link?.ledger;
-    if (!ledger?.id || ledger.id !== this.#session || !this.#begun) return undefined;
+    if (!ledger?.id || ledger.id !== this.#session || this.#untold !== undefined) return undefined;
+    return this.#written(ledger, more);
+  }
+
+  #written(ledger: Ledger, more: string[]): Ledger {
     const now = this.settings.now();
     return {
       ...ledger,
       hIn: this.#handling ?? this.#handled,
       // What nothing says of the messages yet is not acknowledged yet.
       hOutAcked: (ledger.hOutAcked - this.#unsettled.length) >>> 0,
-      unacked: [...this.#unsettled, ...ledger.unacked, ...more.map((stanza) => ({ name: "message", stanza, queuedAt: now }))],
+      unacked: [...this.#unsettled, ...ledger.unacked, ...more.map((stanza) => ({ name: nameOf(stanza), stanza, queuedAt: now }))],
     };
   }
 
+  // #begin goes on with a new session, of which our presence is the first that is said.
   async #begin(): Promise<void> {
-    this.#begun = true;
-    try {
-      await this.#restart([], this.#snapshot());
-    } catch (err) {
-      this.#begun = false;
-      throw err;
-    }
-    this.#office.push(stanzas.presence());
+    const link = this.#link;
+    const ledger = link?.ledger;
+    if (!link || !ledger) return;
+    const presence = stanzas.presence();
+    await this.#restart([], this.#written(ledger, [presence]));
+    // One that was lost meanwhile has its step waiting.
+    if (this.#link?.ledger?.id !== ledger.id) return;
+    link.push([presence], false);
     for (const peer of [...this.#conversations.keys()]) if (!this.#office.shows(peer)) this.#forget(peer);
     for (const conversation of this.#conversations.values()) conversation.over();
+    await this.#each((conversation) => conversation.enter());
+  }
+
+  // #each does something with all that pages show. One that fails does not keep it from the next.
+  async #each(f: (conversation: Conversation) => Promise<void>): Promise<void> {
+    let failed: unknown;
+    for (const place of this.#places.values()) {
+      try {
+        await f(this.#conversation(place));
+      } catch (err) {
+        failed ??= err;
+      }
+    }
+    if (failed !== undefined) throw failed as Error;
   }
 
   // #settle notes the next so many acknowledgements, with those that the store did not take before.
@@ -320,8 +340,32 @@ export class Courier implements Listener {
   // #restart has the queue wait for a new session, but for what the one before acknowledged.
   async #restart(acked: string[], ledger: Ledger | null | undefined): Promise<void> {
     this.#acked.push(...acked);
-    this.#told(await this.store.restart(this.#acked, ledger));
+    const changes = await this.store.restart(this.#acked, ledger);
     this.#acked = [];
+    this.#untold = undefined;
+    this.#told(changes);
+  }
+
+  // #retry does what the store had no room for.
+  #retry(): void {
+    if (!this.#refused || this.#retrying) return;
+    this.#retrying = true;
+    this.#step(async () => {
+      try {
+        await this.#catchUp();
+      } finally {
+        this.#retrying = false;
+      }
+    });
+  }
+
+  async #catchUp(): Promise<void> {
+    if (this.#broken) return; // what comes next is the resumption
+    if (this.#untold === "end") await this.#restart([], null);
+    if (this.#owed > 0) await this.#settle(0);
+    if (this.#untold === "beginning" && this.#link?.ready && this.#link.ledger?.id === this.#session) await this.#begin();
+    await this.#pump();
+    this.#refused = false;
   }
 
   async #pump(): Promise<void> {
@@ -382,10 +426,7 @@ export class Courier implements Listener {
   }
 
   #overdue(): void {
-    // What the store had no room for.
-    if (this.#owed > 0) this.#step(() => this.#settle(0));
-    if (!this.#begun && this.#link?.ready) this.ready(true);
-
+    this.#retry();
     const online = this.#phase.kind === "online";
     if (online && ![...this.#conversations.values()].some((c) => c.gate === "shut")) return;
     this.#step(async () => {

@@ -23,6 +23,10 @@ export function idOf(n: Numbered): string {
   return m?.[1] ?? m?.[2] ?? "";
 }
 
+export function nameOf(stanza: string): string {
+  return /^<(\w+)/.exec(stanza)?.[1] ?? "";
+}
+
 // Ledger is what a session of XEP-0198 is resumed with: strophe's state, kept by the core together with what it says
 // about messages, so that one never tells of something that the other does not know.
 export interface Ledger {

@@ -80,10 +80,11 @@ export class Tabs<M> {
         if (this.#closed || turn !== this.#turn) return;
         const released = new Promise<void>((resolve) => (this.#release = resolve));
         const end = await this.leading.start();
-        // It may have been closed meanwhile.
-        if (this.#isClosed()) return await end();
+        // It may have been closed meanwhile, or the lock taken away.
+        if (this.#isClosed() || turn !== this.#turn) return await end();
         this.#end = end;
         this.#trust();
+        this.#channel.postMessage("there"); // also to those who have asked the one before
         await released;
       })
       .catch(async (err: unknown) => {

@@ -14,7 +14,7 @@
 
 import { Strophe, type SMState } from "strophe.js";
 import { Backoff } from "../core/backoff.js";
-import { idOf, type Ledger, type Link, type Listener, type Numbered, type Phase } from "../core/link.js";
+import { idOf, nameOf, type Ledger, type Link, type Listener, type Numbered, type Phase } from "../core/link.js";
 import { anonymous } from "./guest.js";
 
 export type Login = { kind: "guest"; secret: string } | { kind: "password"; user: string; password: string } | { kind: "token"; user: string; token: string };
@@ -127,7 +127,7 @@ export class StropheLink implements Link {
     const conn = this.#conn;
     if (!this.ready || !conn) {
       const now = Date.now();
-      for (const stanza of stanzas) this.ledger?.unacked.push({ name: /^<(\w+)/.exec(stanza)?.[1] ?? "message", stanza, queuedAt: now });
+      for (const stanza of stanzas) this.ledger?.unacked.push({ name: nameOf(stanza), stanza, queuedAt: now });
       this.#entries = [...(this.ledger?.unacked ?? [])];
       return;
     }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/internal/testkit/freeport"
 	"holdfast/internal/testkit/haproxyproc"
 	"holdfast/internal/testkit/postgresproc"
 	"holdfast/internal/testkit/redisproc"
@@ -36,9 +37,9 @@ type backend struct{ clients, admin string }
 // startHAProxy runs HAProxy with deploy/haproxy/haproxy.cfg as it is: addresses come from the environment.
 func startHAProxy(t *testing.T, one, two backend) *balancer {
 	t.Helper()
-	b := &balancer{Authority: haproxyproc.NewAuthority(t), addr: freeAddr(t), health: freeAddr(t)}
+	b := &balancer{Authority: haproxyproc.NewAuthority(t), addr: freeport.Addr(t), health: freeport.Addr(t)}
 	env := []string{
-		"MAXCONN=1000", "LISTEN_HTTP=" + freeAddr(t), "LISTEN_HTTPS=" + b.addr, "LISTEN_HEALTH=" + b.health, "CERTIFICATE=" + b.Server(t),
+		"MAXCONN=1000", "LISTEN_HTTP=" + freeport.Addr(t), "LISTEN_HTTPS=" + b.addr, "LISTEN_HEALTH=" + b.health, "CERTIFICATE=" + b.Server(t),
 	}
 	for i, g := range []backend{one, two} {
 		_, port, _ := net.SplitHostPort(g.admin)
@@ -56,7 +57,7 @@ func startHAProxy(t *testing.T, one, two backend) *balancer {
 // startNginx runs nginx with deploy/nginx/nginx.conf, which can only be edited.
 func startNginx(t *testing.T, one, two backend) *balancer {
 	t.Helper()
-	b := &balancer{Authority: haproxyproc.NewAuthority(t), addr: freeAddr(t)}
+	b := &balancer{Authority: haproxyproc.NewAuthority(t), addr: freeport.Addr(t)}
 	dir, cert := t.TempDir(), b.Server(t)
 	config := readFile(t, "deploy/nginx/nginx.conf")
 	temp := "http {\n\terror_log stderr;\n"
@@ -64,7 +65,7 @@ func startNginx(t *testing.T, one, two backend) *balancer {
 		temp += fmt.Sprintf("\t%s_temp_path %s;\n", kind, filepath.Join(dir, kind))
 	}
 	for _, edit := range [][2]string{
-		{"listen 80;", "listen " + freeAddr(t) + ";"},
+		{"listen 80;", "listen " + freeport.Addr(t) + ";"},
 		{"listen 443 ssl;", "listen " + b.addr + " ssl;"},
 		{"/etc/nginx/holdfast.crt", cert},
 		{"/etc/nginx/holdfast.key", cert},
@@ -265,7 +266,7 @@ func TestBalancersWithCluster(t *testing.T) {
 // HAProxy says in one place whether clients can be served.
 func TestHAProxyHealth(t *testing.T) {
 	n := startNode(t, t.TempDir(), nil)
-	b := startHAProxy(t, n.backend(), backend{freeAddr(t), freeAddr(t)})
+	b := startHAProxy(t, n.backend(), backend{freeport.Addr(t), freeport.Addr(t)})
 	status := func() int {
 		resp, err := plainHTTP.Get("http://" + b.health + "/")
 		if err != nil {

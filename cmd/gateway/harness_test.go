@@ -10,20 +10,19 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"holdfast/auth"
+	"holdfast/internal/testkit/freeport"
 	"holdfast/internal/testkit/postgresproc"
 	"holdfast/internal/testkit/xmppclient"
 )
@@ -68,27 +67,11 @@ type node struct {
 	err    error // of serve, once ended
 }
 
-// freeAddr finds a free port below the kernel's range for outgoing connections, one of which could take it meanwhile.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 12000+(os.Getpid()*31+int(ports.Add(1)))%8000)
-		if l, err := net.Listen("tcp", addr); err == nil {
-			_ = l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
-var ports atomic.Int64
-
 // configure makes the settings of a gateway for tests over dir; env is names without the prefix.
 func configure(t testing.TB, dir string, env map[string]string) Config {
 	t.Helper()
 	all := map[string]string{
-		"LISTEN": freeAddr(t), "ADMIN_LISTEN": freeAddr(t), "DATA_DIR": dir, "AUTH_SCRAM_ITERATIONS": "4096",
+		"LISTEN": freeport.Addr(t), "ADMIN_LISTEN": freeport.Addr(t), "DATA_DIR": dir, "AUTH_SCRAM_ITERATIONS": "4096",
 		"AUTH_MECHANISMS": "SCRAM-SHA-256,PLAIN",
 		"AUTH_CACHE_AGE":  "0", "WS_CLOSE_TIMEOUT": "1s", "JOURNAL_SEGMENT": "524288", "JOURNAL_BYTES": "0", "SETTLE_WINDOW": "5ms",
 		// Only when a test says so: a test copies the files of a gateway that runs.

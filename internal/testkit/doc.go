@@ -1,6 +1,7 @@
 // Package testkit holds what tests of the whole gateway share, one folder for each part:
 //
 //   - cutproxy stands between a client and the gateway and breaks the network on command;
+//   - freeport finds ports for the servers that the others start;
 //   - gatewayproc builds the gateway's binary and runs it, kills it and starts it again, alone or as a cluster;
 //   - haproxyproc runs HAProxy with TLS in front of gateways;
 //   - xmppclient is a model client with strict XEP-0198 bookkeeping, and a bare connection for ill-behaved ones;

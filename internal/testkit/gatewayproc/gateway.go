@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/internal/testkit/freeport"
 )
 
 // Domain is the domain that a gateway under test serves.
@@ -71,7 +72,7 @@ func start(t testing.TB, g *Gateway) *Gateway {
 // assign gives a gateway what it has for as long as the test runs.
 func assign(t testing.TB, g *Gateway) *Gateway {
 	t.Helper()
-	g.t, g.listen, g.admin, g.log = t, freeAddr(t), freeAddr(t), &journal{}
+	g.t, g.listen, g.admin, g.log = t, freeport.Addr(t), freeport.Addr(t), &journal{}
 	t.Cleanup(func() {
 		g.Kill()
 		if t.Failed() {
@@ -80,29 +81,6 @@ func assign(t testing.TB, g *Gateway) *Gateway {
 	})
 	return g
 }
-
-// freeAddr finds a free port. Ports of the kernel's range for outgoing connections are not used: one of those could
-// be taken while the gateway is down.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for port := 20000 + os.Getpid()%5000; port < 32000; port++ {
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		if taken[port] {
-			continue
-		}
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr)
-		if err != nil {
-			continue
-		}
-		_ = l.Close()
-		taken[port] = true
-		return addr
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
-var taken = map[int]bool{}
 
 // Addr is the address for clients.
 func (g *Gateway) Addr() string { return g.listen }

@@ -3,7 +3,6 @@ package haproxyproc
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/internal/testkit/freeport"
 )
 
 // startTime is how long HAProxy may take to listen.
@@ -68,9 +69,11 @@ func start(dir string, backends []Backend) (*Proxy, error) {
 	}
 	// Another process may take the port between the search and the start.
 	for range 5 {
-		if p.addr, err = freeAddr(); err != nil {
+		var port int
+		if port, err = freeport.Take(); err != nil {
 			return nil, err
 		}
+		p.addr = freeport.Local(port)
 		if err = os.WriteFile(p.config, []byte(configuration(p.addr, cert, backends)), 0o600); err != nil {
 			return nil, err
 		}
@@ -167,29 +170,6 @@ func (p *Proxy) stop() {
 
 // TLS is what a Go client of the proxy needs.
 func (p *Proxy) TLS() *tls.Config { return &tls.Config{RootCAs: p.Roots, MinVersion: tls.VersionTLS12} }
-
-var (
-	portMu   sync.Mutex
-	lastPort = 7_000 + os.Getpid()*13%3_000
-)
-
-// freeAddr finds a port below the kernel's range for outgoing connections and beside those of other servers of tests.
-func freeAddr() (string, error) {
-	portMu.Lock()
-	defer portMu.Unlock()
-	for range 3_900 {
-		if lastPort++; lastPort > 10_990 {
-			lastPort = 7_000
-		}
-		addr := fmt.Sprintf("127.0.0.1:%d", lastPort)
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		return addr, l.Close()
-	}
-	return "", errors.New("no free port")
-}
 
 // output keeps the end of what HAProxy says.
 type output struct {

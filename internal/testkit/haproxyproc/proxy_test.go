@@ -2,7 +2,6 @@ package haproxyproc
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -90,16 +89,4 @@ func TestWhoIsNotReadyGetsNobody(t *testing.T) {
 			t.Fatal("still sent to a backend that is not ready")
 		}
 	}
-}
-
-func TestFreeAddr(t *testing.T) {
-	addr, err := freeAddr()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"holdfast/internal/testkit/freeport"
 )
 
 // startTime is how long the server may take to answer after its start, recovery included.
@@ -104,7 +105,7 @@ func create() (*Server, error) {
 	}
 	// Another process may take the port between the search and the start.
 	for range 5 {
-		if s.port, err = freePort(s.port + 1); err != nil {
+		if s.port, err = freeport.Take(); err != nil {
 			break
 		}
 		if err = s.start(); err == nil {
@@ -137,20 +138,6 @@ func binaries() (string, error) {
 		return "", errors.New("initdb is neither in PATH nor in /usr/lib/postgresql (scripts/install.sh installs it)")
 	}
 	return found, nil
-}
-
-// freePort finds a port below the kernel's range for outgoing connections: one of those could be taken while the
-// server is down.
-func freePort(from int) (int, error) {
-	from = max(from, 26000+os.Getpid()%5000)
-	for port := from; port < 32700; port++ {
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err != nil {
-			continue
-		}
-		return port, l.Close()
-	}
-	return 0, errors.New("no free port")
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }

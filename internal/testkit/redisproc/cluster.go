@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"holdfast/internal/testkit/freeport"
 )
 
 const slots = 16384
@@ -32,7 +34,7 @@ func NewCluster(t testing.TB, args ...string) *Cluster {
 func startCluster(args ...string) (*Cluster, error) {
 	c := new(Cluster)
 	for range 3 {
-		bus, err := freePort()
+		bus, err := freeport.Take()
 		if err == nil {
 			var s *Server
 			s, err = start("cluster", nil, append([]string{

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
+
+	"holdfast/internal/testkit/freeport"
 )
 
 // What the client library prints while a server starts or is dead says nothing.
@@ -66,7 +67,7 @@ func start(name string, prepare func(dir string, port int) error, args ...string
 	}
 	s := &Server{name: name, dir: dir, args: args, log: &output{}}
 	for tries := 0; ; tries++ {
-		if s.port, err = freePort(); err != nil {
+		if s.port, err = freeport.Take(); err != nil {
 			return nil, err
 		}
 		if prepare != nil {
@@ -215,28 +216,4 @@ func (o *output) String() string {
 	defer o.mu.Unlock()
 	lines := bytes.Split(bytes.TrimSpace(o.b), []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-20):], []byte("\n")))
-}
-
-var (
-	portMu   sync.Mutex
-	lastPort = 11_000 + os.Getpid()*37%7_000
-)
-
-// freePort finds a port that nobody listens on, outside of the kernel's range for outgoing connections: one of those
-// could be taken while a server is down.
-func freePort() (int, error) {
-	portMu.Lock()
-	defer portMu.Unlock()
-	for range 9_000 {
-		lastPort++
-		if lastPort > 19_990 {
-			lastPort = 11_000
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(lastPort))
-		if err != nil {
-			continue
-		}
-		return lastPort, l.Close()
-	}
-	return 0, errors.New("redisproc: no free port")
 }

@@ -282,6 +282,21 @@ func TestWidgetDemo(t *testing.T) {
 	}
 }
 
+// TestWidgetGuestBeforeTheOther: a guest whose contact is another one that the gateway has never seen sees it come.
+func TestWidgetGuestBeforeTheOther(t *testing.T) {
+	long(t)
+	g := gatewayproc.Start(t, map[string]string{"HOLDFAST_DEMO": "true"})
+	visitor := newPeople(t).person("visitor")
+	side := func(who string) *chat { return visitor.at("http://" + g.Addr() + "/demo/side.html?who=" + who) }
+	r := side("romeo").online()
+	r.write("Is anybody there?") // and is bounced: what the page asked for before has been answered then
+	r.awaitState("Is anybody there?", "failed")
+	j := side("juliet").online()
+	for _, c := range []*chat{r, j} {
+		c.until(`(el) => el.shadowRoot.querySelector(".presence").textContent === "online"`, nil)
+	}
+}
+
 // TestWidgetGuests: strangers write to whom the operator named, to nobody else, and remain who they are.
 func TestWidgetGuests(t *testing.T) {
 	long(t)

@@ -13,10 +13,11 @@ import (
 
 func newLogger(cfg *Config, out io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	var h slog.Handler = slog.NewTextHandler(out, opts)
 	if cfg.LogFormat == "json" {
-		return slog.New(fencedOnce{slog.NewJSONHandler(out, opts)})
+		h = slog.NewJSONHandler(out, opts)
 	}
-	return slog.New(fencedOnce{slog.NewTextHandler(out, opts)})
+	return slog.New(fencedOnce{h})
 }
 
 // fencedOnce leaves it to the cluster to say that others have taken over what this process had: each session that can write

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/bench"
+	"holdfast/internal/testkit/freeport"
 )
 
 // cluster is a run against two gateways with one Redis and one PostgreSQL.
@@ -69,10 +70,10 @@ func (c *cluster) prepare() error {
 	c.target = &bench.Target{Name: "cluster", Domain: domain, Accounts: c.accounts, Probe: beside.read}
 	for i := range c.nodes {
 		n := &member{name: fmt.Sprintf("node%d", i)}
-		if n.listen, err = freeAddress(); err != nil {
+		if n.listen, err = freeport.TakeAddr(); err != nil {
 			return err
 		}
-		if n.admin, err = freeAddress(); err != nil {
+		if n.admin, err = freeport.TakeAddr(); err != nil {
 			return err
 		}
 		c.nodes[i] = n

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/bench"
+	"holdfast/internal/testkit/freeport"
 	"holdfast/internal/testkit/postgresproc"
 )
 
@@ -135,7 +136,7 @@ func (s *suite) startWithPostgres(users int) (target *bench.Target, end func(), 
 	}
 	var addresses [2]string
 	for i := range addresses {
-		if addresses[i], err = freeAddress(); err != nil {
+		if addresses[i], err = freeport.TakeAddr(); err != nil {
 			return nil, end, err
 		}
 	}

@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -135,16 +134,4 @@ func (p *process) kill() {
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.exited
-}
-
-// freeAddress finds a port that nobody listens on, outside of the kernel's range for outgoing connections: one of those
-// could be taken while a server that is to come back is down.
-func freeAddress() (string, error) {
-	for range 1_000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			return address, l.Close()
-		}
-	}
-	return "", errors.New("no free port")
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"holdfast/bench"
+	"holdfast/internal/testkit/freeport"
 )
 
 // suite is one run. The servers are guarded by mu, since the time limit ends them from another goroutine.
@@ -217,7 +218,7 @@ func (s *suite) start() error {
 	var addresses [3]string
 	for i := range addresses {
 		var err error
-		if addresses[i], err = freeAddress(); err != nil {
+		if addresses[i], err = freeport.TakeAddr(); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-// Package freeport finds ports for the servers that tests start.
+// Package freeport finds ports for the servers that tests and benchmarks start.
 //
 // They are below the kernel's range for outgoing connections, one of which could take a port while its server is down. A
 // port belongs to the process that took it until that ends, so tests that run at the same time do not get in each other's
@@ -39,18 +39,23 @@ func Take() (int, error) {
 	return 0, errors.New("no free port")
 }
 
-// Addr returns 127.0.0.1 with such a port.
+// TakeAddr returns 127.0.0.1 with such a port.
+func TakeAddr() (string, error) {
+	port, err := Take()
+	return local(port), err
+}
+
+// Addr is TakeAddr for a test.
 func Addr(t testing.TB) string {
 	t.Helper()
-	port, err := Take()
+	addr, err := TakeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Local(port)
+	return addr
 }
 
-// Local is 127.0.0.1 with a port.
-func Local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func free(port int) bool {
 	var mark net.Listener
@@ -60,7 +65,7 @@ func free(port int) bool {
 			return false
 		}
 	}
-	l, err := listen("tcp", Local(port))
+	l, err := listen("tcp", local(port))
 	if err != nil {
 		if mark != nil {
 			_ = mark.Close()

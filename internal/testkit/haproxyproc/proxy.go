@@ -69,11 +69,9 @@ func start(dir string, backends []Backend) (*Proxy, error) {
 	}
 	// Another process may take the port between the search and the start.
 	for range 5 {
-		var port int
-		if port, err = freeport.Take(); err != nil {
+		if p.addr, err = freeport.TakeAddr(); err != nil {
 			return nil, err
 		}
-		p.addr = freeport.Local(port)
 		if err = os.WriteFile(p.config, []byte(configuration(p.addr, cert, backends)), 0o600); err != nil {
 			return nil, err
 		}

@@ -199,6 +199,9 @@ func TestWidgetReload(t *testing.T) {
 	exactly(t, "romeo wrote", r.bodies("out"), want)
 }
 
+// boundSessions is how many sessions began at a gateway; one that is resumed does not begin.
+func boundSessions(g *gatewayproc.Gateway) int { return strings.Count(g.Log(), "session bound") }
+
 // TestWidgetTabs: all tabs of a site have one connection, any of them can send, and when the one that had it goes
 // another goes on with the session.
 func TestWidgetTabs(t *testing.T) {
@@ -212,14 +215,13 @@ func TestWidgetTabs(t *testing.T) {
 	j.write("to all of them")
 	r.awaitState("to all of them", "seen")
 	two.awaitState("to all of them", "seen")
-	sockets := func() int { return strings.Count(g.Log(), "session bound") }
-	if n := sockets(); n != 2 {
+	if n := boundSessions(g); n != 2 {
 		t.Errorf("%d sessions for two people", n)
 	}
 	r.call("close", r.with(nil))
 	two.write("from the tab that is left")
 	two.awaitState("from the tab that is left", "read")
-	if n := sockets(); n != 2 {
+	if n := boundSessions(g); n != 2 {
 		t.Errorf("%d sessions after a tab is gone", n)
 	}
 	exactly(t, "juliet has", j.bodies("in"), []string{"from the second tab", "from the tab that is left"})
@@ -258,7 +260,7 @@ func TestWidgetFrozenTab(t *testing.T) {
 	two.awaitState("to both", "seen")
 	exactly(t, "juliet has", j.bodies("in"), []string{"who is there?", "back again"})
 	exactly(t, "romeo has", two.bodies("in"), []string{"before", "while it is frozen", "to both"})
-	if n := strings.Count(g.Log(), "session bound"); n != 2 {
+	if n := boundSessions(g); n != 2 {
 		t.Errorf("%d sessions for two people", n)
 	}
 }
@@ -314,7 +316,7 @@ func TestWidgetOverBOSH(t *testing.T) {
 	talk("over WebSocket")
 	exactly(t, "juliet has", j.bodies("in"), fromR)
 	exactly(t, "romeo has", r.bodies("in"), fromJ)
-	if n := strings.Count(g.Log(), "session bound"); n != 2 {
+	if n := boundSessions(g); n != 2 {
 		t.Errorf("%d sessions were bound for two people", n)
 	}
 }

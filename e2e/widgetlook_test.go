@@ -277,7 +277,7 @@ func TestWidgetDemo(t *testing.T) {
 	if again := r.do(`(el) => el.address`, nil); string(again) != string(address) {
 		t.Errorf("romeo was %s and is %s after a reload", address, again)
 	}
-	if n := strings.Count(g.Log(), "session bound"); n != 2 {
+	if n := boundSessions(g); n != 2 {
 		t.Errorf("%d sessions were bound for two people", n)
 	}
 }

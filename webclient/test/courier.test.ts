@@ -188,32 +188,8 @@ describe("courier", () => {
 
   const acked = (d: Device): number[] => [...d.server.sessions.values()].map((s) => s.acked);
 
-  for (const failing of ["take", "learn", "keep"] as const) {
-    it(`does not acknowledge what it could not store, and has it come again (${failing})`, async () => {
-      const d = await make();
-      await d.write("hello");
-      await d.quiet();
-      const before = acked(d);
-      const id = (await d.all())[0]?.id ?? "";
-      const usual = d.store[failing].bind(d.store);
-      Object.assign(d.store, { [failing]: () => Promise.reject(new Error("no room")) });
-      d.server.send(failing === "learn" ? from(`<received xmlns="${stanzas.ns.receipts}" id="${id}"/>`) : incoming("one"));
-      d.server.send(incoming("two"));
-      await d.quiet();
-      expect(acked(d)).toEqual(before);
-      expect(d.failed.length).toBeGreaterThan(0);
-      expect(d.link.drops).toBe(failing === "keep" ? 0 : 1);
-      Object.assign(d.store, { [failing]: usual });
-      d.link.connect();
-      await d.quiet();
-      expect(d.came.map((m) => m.body)).toEqual(failing === "learn" ? ["two"] : ["one", "two"]);
-      expect(await d.states()).toEqual([failing === "learn" ? "delivered" : "held"]);
-      expect(acked(d)).not.toEqual(before);
-    });
-  }
-
   // noRoom has the store refuse a step, so many times or until the function that it returns is called.
-  const noRoom = (store: Store, step: "settle" | "restart", times = Infinity): (() => void) => {
+  const noRoom = (store: Store, step: "take" | "learn" | "keep" | "give" | "settle" | "restart", times = Infinity): (() => void) => {
     const usual = store[step].bind(store);
     const restore = (): unknown => Object.assign(store, { [step]: usual });
     Object.assign(store, {
@@ -224,6 +200,29 @@ describe("courier", () => {
     });
     return restore;
   };
+
+  for (const failing of ["take", "learn", "keep"] as const) {
+    it(`does not acknowledge what it could not store, and has it come again (${failing})`, async () => {
+      const d = await make();
+      await d.write("hello");
+      await d.quiet();
+      const before = acked(d);
+      const id = (await d.all())[0]?.id ?? "";
+      const room = noRoom(d.store, failing);
+      d.server.send(failing === "learn" ? from(`<received xmlns="${stanzas.ns.receipts}" id="${id}"/>`) : incoming("one"));
+      d.server.send(incoming("two"));
+      await d.quiet();
+      expect(acked(d)).toEqual(before);
+      expect(d.failed.length).toBeGreaterThan(0);
+      expect(d.link.drops).toBe(failing === "keep" ? 0 : 1);
+      room();
+      d.link.connect();
+      await d.quiet();
+      expect(d.came.map((m) => m.body)).toEqual(failing === "learn" ? ["two"] : ["one", "two"]);
+      expect(await d.states()).toEqual([failing === "learn" ? "delivered" : "held"]);
+      expect(acked(d)).not.toEqual(before);
+    });
+  }
 
   for (const then of ["goes on", "ends"]) {
     it(`notes an acknowledgement that it could not store, when the page ${then}`, async () => {
@@ -344,12 +343,11 @@ describe("courier", () => {
   it("sends what was written while nothing could be stored", async () => {
     const d = await make();
     await d.quiet();
-    const usual = d.store.give.bind(d.store);
-    Object.assign(d.store, { give: () => Promise.reject(new Error("no room")) });
+    const room = noRoom(d.store, "give");
     await d.write("hello");
     await d.quiet();
     expect(await d.states()).toEqual(["queued"]);
-    Object.assign(d.store, { give: usual });
+    room();
     await expect.poll(() => d.server.got, { timeout: 5000 }).toHaveLength(1);
     await d.quiet();
     expect(await d.states()).toEqual(["held"]);

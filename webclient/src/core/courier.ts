@@ -183,7 +183,10 @@ export class Courier implements Listener {
 
   acknowledged(stanzas: Numbered[]): void {
     this.#unsettled.push(...stanzas);
-    this.#step(() => this.#settle(stanzas.length));
+    this.#step(async () => {
+      await this.#settle(stanzas.length);
+      await this.#pump();
+    });
   }
 
   asked(): void {
@@ -334,7 +337,6 @@ export class Courier implements Listener {
       this.#owed = count;
       throw err;
     }
-    await this.#pump();
   }
 
   // #restart has the queue wait for a new session, but for what the one before acknowledged.

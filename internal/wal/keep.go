@@ -23,6 +23,10 @@ func (l *Log) keep() {
 func (l *Log) dispose() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	room := maxSpares
+	if l.next == nil {
+		room++ // prepareNext takes one
+	}
 	var busy []*segment
 	for len(l.retired) > 0 {
 		s := l.retired[0]
@@ -31,7 +35,7 @@ func (l *Log) dispose() {
 		case s.pinned:
 			busy = append(busy, s)
 			continue
-		case len(l.spares) < maxSpares && s.failed == nil:
+		case len(l.spares) < room && s.failed == nil:
 			l.spares = append(l.spares, s)
 			continue
 		}

@@ -175,29 +175,27 @@ func TestExpireMine(t *testing.T) {
 
 // TestExpireOfOneWhoLeaves: a home that moves away while its messages expire keeps nothing in memory.
 func TestExpireOfOneWhoLeaves(t *testing.T) {
-	s := newMemory()
-	cfg := lifted()
-	cfg.Shared, cfg.Lifetime = true, time.Hour
-	var mu sync.Mutex
-	mine := false
-	cfg.Mine = func(context.Context, stanza.Addr) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		was := mine
-		mine = false
-		return was
-	}
-	m := open(t, cfg, s)
-	fresh := stanza.NewID()
-	apply(t, s, put(juliet, 1), offline.Change{Op: offline.OpPut, User: juliet, ID: fresh, Sender: romeo, Raw: []byte("<m/>")})
-	mu.Lock()
-	mine = true
-	mu.Unlock()
-	if n, err := m.Expire(t.Context()); n != 1 || err != nil {
-		t.Fatalf("%d expired, %v", n, err)
-	}
-	apply(t, s, offline.Change{Op: offline.OpRemove, User: juliet, IDs: []stanza.ID{fresh}}) // by the new home
-	holds(t, m, julietAddr())
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemory()
+		cfg := lifted()
+		cfg.Shared, cfg.Lifetime = true, time.Hour
+		mine := false
+		cfg.Mine = func(context.Context, stanza.Addr) bool {
+			was := mine
+			mine = false
+			return was
+		}
+		m := open(t, cfg, s)
+		synctest.Wait() // it looks for what is over by itself
+		fresh := stanza.NewID()
+		apply(t, s, put(juliet, 1), offline.Change{Op: offline.OpPut, User: juliet, ID: fresh, Sender: romeo, Raw: []byte("<m/>")})
+		mine = true
+		if n, err := m.Expire(t.Context()); n != 1 || err != nil {
+			t.Fatalf("%d expired, %v", n, err)
+		}
+		apply(t, s, offline.Change{Op: offline.OpRemove, User: juliet, IDs: []stanza.ID{fresh}}) // by the new home
+		holds(t, m, julietAddr())
+	})
 }
 
 // TestSharedCount: the gauge asks a shared store at most once a minute.

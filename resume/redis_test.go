@@ -331,7 +331,7 @@ func TestRedisUnreadable(t *testing.T) {
 		}
 		deliver(t, m, one, chat("x"), 0, two)
 		m.settle(t)
-		must(t, r.rdb.HSet(t.Context(), r.keys.Node(m.id, "sessions"), "77", "\x01").Err())
+		must(t, r.rdb.HSet(t.Context(), r.keys.Node(m.id, "sessions"), fmt.Sprint(two.state.Ord+1), "\x01").Err())
 		must(t, r.rdb.HSet(t.Context(), r.keys.Node(m.id, "queues"), "x:y", "z", fmt.Sprint(one.state.Ord, ":9"), "\xff\xff").Err())
 		found, _ := r.nodeFor(t).adopt(t, m)
 		if err := same(found, l); err != nil {

@@ -69,6 +69,7 @@ export class Client {
   address = ""; // the full address, once it is known
   phase: Phase = { kind: "off" };
 
+  #opened: Promise<Message[]> | undefined;
   #store: Store | undefined;
   #tabs: Tabs<Word> | undefined;
   #courier: Courier | undefined;
@@ -83,7 +84,11 @@ export class Client {
   }
 
   // open resolves with the history when the store is there; the connection comes in its own time.
-  async open(): Promise<Message[]> {
+  open(): Promise<Message[]> {
+    return (this.#opened ??= this.#open());
+  }
+
+  async #open(): Promise<Message[]> {
     if (!("locks" in navigator) || typeof indexedDB === "undefined") throw new Error("this page has no secure context (https)");
     const { account, domain } = this.options;
     const name = account.kind === "guest" ? storeName(account.profile, domain) : `holdfast user ${account.user}@${domain}`;
@@ -140,12 +145,13 @@ export class Client {
     }
   }
 
-  // send puts a text into the queue. It is safe there when this resolves.
+  // send puts a text into the queue, once it is open. It is safe there when this resolves.
   async send(text: string): Promise<Sent> {
     const body = sendable(text).trim();
     if (body === "") throw new Refused("empty");
     if (bytes(body) > mostBytes) throw new Refused("long");
-    const message = await this.#need.write(this.peer, crypto.randomUUID(), body, Date.now(), this.#nick !== undefined);
+    const store = await this.#need();
+    const message = await store.write(this.peer, crypto.randomUUID(), body, Date.now(), this.#nick !== undefined);
     if (!message) throw new Refused("full");
     this.#changed({ with: this.peer, keys: [message.key] });
     this.#wake();
@@ -153,7 +159,8 @@ export class Client {
   }
 
   async resend(key: number): Promise<void> {
-    const change = await this.#need.again(key, Date.now());
+    const store = await this.#need();
+    const change = await store.again(key, Date.now());
     if (!change) return;
     this.#changed(change);
     this.#wake();
@@ -161,7 +168,8 @@ export class Client {
 
   // discard takes a failed message away. It resolves with true when nothing of it can have gone out.
   async discard(key: number): Promise<boolean> {
-    const gone = await this.#need.discard(key);
+    const store = await this.#need();
+    const gone = await store.discard(key);
     if (!gone) return true;
     this.#changed(gone.change);
     if (!gone.item?.sent) return true;
@@ -172,7 +180,8 @@ export class Client {
 
   // seen says that the user has seen what came in up to a message.
   async seen(upTo: number): Promise<void> {
-    const change = await this.#need.see(this.peer, upTo, crypto.randomUUID());
+    const store = await this.#need();
+    const change = await store.see(this.peer, upTo, crypto.randomUUID());
     if (change.keys.length === 0) return;
     this.#changed(change);
     this.#wake();
@@ -189,11 +198,14 @@ export class Client {
     else this.#tabs?.ask({ say: "hurry", peer: this.peer });
   }
 
-  messages(keys: number[]): Promise<(Message | undefined)[]> {
-    return this.#need.get(keys);
+  async messages(keys: number[]): Promise<(Message | undefined)[]> {
+    const store = await this.#need();
+    return store.get(keys);
   }
 
-  get #need(): Store {
+  // #need is the store, which is there a moment after open was called.
+  async #need(): Promise<Store> {
+    await this.#opened;
     if (!this.#store) throw new Error("the client is not open");
     return this.#store;
   }
@@ -246,6 +258,7 @@ export class Client {
   // #follow catches up with a tab that has taken the connection from this one, which was frozen meanwhile.
   async #follow(store: Store): Promise<void> {
     this.#hello();
+    this.#tabs?.ask({ say: "wake" }); // what was written here meanwhile could not be sent
     const all = await store.messages(this.peer, shown);
     this.#tell({ kind: "messages", keys: all.map((m) => m.key) });
   }

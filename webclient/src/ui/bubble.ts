@@ -20,6 +20,8 @@ export interface Doing {
 // A text over one of these is folded.
 const manyChars = 1500;
 const manyLines = 15;
+// What is in the page of a folded one: more than is seen of it. To lay out 100 kB takes a second or more.
+const mostFolded = 6000; // characters
 
 export function make<K extends keyof HTMLElementTagNameMap>(tag: K, className = "", ...children: (Node | string)[]): HTMLElementTagNameMap[K] {
   const el = document.createElement(tag);
@@ -60,9 +62,9 @@ export function bubble(m: Message, texts: Texts, language: string, name: string,
   const said = make("span", "only-read", `${author(m, texts, name)}: `);
   const text = make("p", "text");
   text.dir = "auto";
-  fill(text, m.body);
   const box = make("div", "bubble", said, text);
-  if (m.body.length > manyChars || m.body.split("\n", manyLines + 1).length > manyLines) box.append(fold(text, texts));
+  if (m.body.length > manyChars || m.body.split("\n", manyLines + 1).length > manyLines) box.append(fold(text, m.body, texts));
+  else fill(text, m.body);
   const meta = make("div", "meta");
   const who = sender(m);
   if (who) el.append(who);
@@ -113,9 +115,17 @@ export function stateText(m: Sent, texts: Texts): string {
   }
 }
 
-function fill(el: HTMLElement, body: string): void {
-  if (onlyEmoji(body)) el.classList.add("emoji");
+// fill shows a text, or what comes before a place in it: no link that goes beyond, and no half of a character.
+function fill(el: HTMLElement, body: string, most = Infinity): void {
+  el.classList.toggle("emoji", onlyEmoji(body));
+  el.replaceChildren();
+  let left = most;
   for (const piece of pieces(shown(body))) {
+    if (piece.text.length > left) {
+      if (piece.href === undefined) el.append(piece.text.slice(0, left).replace(/[\ud800-\udbff]$/, ""));
+      return;
+    }
+    left -= piece.text.length;
     if (piece.href === undefined) {
       el.append(piece.text);
       continue;
@@ -129,15 +139,17 @@ function fill(el: HTMLElement, body: string): void {
   }
 }
 
-function fold(text: HTMLElement, texts: Texts): HTMLElement {
-  const more = make("button", "more", texts("showAll"));
+// fold shows the beginning of a text, and all of it who asks for it.
+function fold(text: HTMLElement, body: string, texts: Texts): HTMLElement {
+  const more = make("button", "more");
   more.type = "button";
-  more.setAttribute("aria-expanded", "false");
-  text.classList.add("cut");
-  more.onclick = () => {
-    const cut = text.classList.toggle("cut");
-    more.textContent = texts(cut ? "showAll" : "showLess");
-    more.setAttribute("aria-expanded", String(!cut));
+  const show = (all: boolean): void => {
+    fill(text, body, all ? Infinity : mostFolded);
+    text.classList.toggle("cut", !all);
+    more.textContent = texts(all ? "showLess" : "showAll");
+    more.setAttribute("aria-expanded", String(all));
   };
+  show(false);
+  more.onclick = () => show(text.classList.contains("cut"));
   return more;
 }

@@ -97,6 +97,7 @@ export class HoldfastChat extends HTMLElement {
 
   // send puts a text into the queue; it is kept when the promise resolves.
   async send(text: string): Promise<{ id: string }> {
+    if (this.#building) await Promise.resolve(); // by the microtask of #build, which is before this one
     if (!this.#client) throw new Error("holdfast-chat: not connected to a contact");
     const { id } = await this.#client.send(text);
     return { id };

@@ -123,7 +123,7 @@ func (a *Accounts) update(ctx context.Context, user stanza.Addr, change func(*Ac
 }
 
 // Remove removes an account, or says ErrNotFound. What other rooms have of the user goes in Watch, in this process or
-// in that of the gateway; until then Create waits.
+// in that of a gateway. Until then nobody can use an account of that name, though it may be made anew.
 func (a *Accounts) Remove(ctx context.Context, user stanza.Addr) error {
 	seq, err := a.store.Remove(ctx, user)
 	if err != nil {
@@ -134,7 +134,7 @@ func (a *Accounts) Remove(ctx context.Context, user stanza.Addr) error {
 	return nil
 }
 
-// Exists reports whether there is such an account. It is asked for every stanza to somebody who is not online, and
+// Exists reports whether there is such an account that can be used. It is asked for every stanza to somebody who is not online, and
 // answers from a cache that is at most Config.CacheAge behind other processes.
 func (a *Accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
 	user = user.Bare()
@@ -150,12 +150,23 @@ func (a *Accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
 	}
 	a.miss[1].Add(1)
 	epoch := a.epoch.Load()
-	_, err := a.store.Load(ctx, user)
+	acct, err := a.store.Load(ctx, user)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	a.known.putIf(user, err == nil, func() bool { return a.epoch.Load() == epoch })
-	return err == nil, nil
+	known := err == nil && !acct.Removing
+	a.known.putIf(user, known, func() bool { return a.epoch.Load() == epoch })
+	return known, nil
+}
+
+// usable says errRemoving of an account that was made just now, while what an earlier one of its name had is still
+// being removed.
+func (a *Accounts) usable(ctx context.Context, user stanza.Addr) error {
+	acct, err := a.store.Load(ctx, user)
+	if err == nil && acct.Removing {
+		err = errRemoving
+	}
+	return err
 }
 
 // List returns up to limit accounts after the given address in byte order, without credentials.
@@ -229,7 +240,7 @@ func (a *Accounts) load(ctx context.Context, user stanza.Addr, f *family) (recor
 	}
 	// Made in any case, so that it takes as long.
 	r := record{cred: a.hasher.fake(f, a.secret, user)}
-	if err == nil && len(acct.Credentials) == 1 && whole(f, acct.Credentials[0]) {
+	if err == nil && !acct.Removing && len(acct.Credentials) == 1 && whole(f, acct.Credentials[0]) {
 		r = record{version: acct.Version, disabled: acct.Disabled, cred: acct.Credentials[0]}
 	}
 	a.creds.putIf(key, r, func() bool { return a.epoch.Load() == epoch })

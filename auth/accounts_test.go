@@ -26,6 +26,18 @@ func openAccounts(t testing.TB, store Store, change ...func(*Config)) *Accounts 
 	return a
 }
 
+// remove removes an account and what other rooms have of it, as Watch would.
+func remove(t *testing.T, a *Accounts, user stanza.Addr) {
+	t.Helper()
+	err := a.Remove(t.Context(), user)
+	if err == nil {
+		err = a.workOff(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func exists(t *testing.T, a *Accounts, user stanza.Addr) bool {
 	t.Helper()
 	ok, err := a.Exists(t.Context(), user)
@@ -130,9 +142,7 @@ func TestOtherProcess(t *testing.T) {
 				}
 			}
 		}
-		if err := cli.Remove(t.Context(), alice); err != nil {
-			t.Fatal(err)
-		}
+		remove(t, cli, alice)
 		later()
 		if exists(t, a, alice) {
 			t.Error("alice is still there")
@@ -219,9 +229,7 @@ func TestCacheIsNeverBehindItsOwnProcess(t *testing.T) {
 		if r, err := a.load(t.Context(), alice, f); !exists(t, a, alice) || !r.known() || err != nil {
 			t.Errorf("not there after Create: %v", err)
 		}
-		if err := a.Remove(t.Context(), alice); err != nil {
-			t.Fatal(err)
-		}
+		remove(t, a, alice)
 		if r, err := a.load(t.Context(), alice, f); exists(t, a, alice) || r.known() || err != nil {
 			t.Errorf("still there after Remove: %v", err)
 		}

@@ -226,5 +226,9 @@ func (a *Accounts) removed(ctx context.Context, c Change) (mine bool, err error)
 			return false, fmt.Errorf("auth: %s: %w", h.room, err)
 		}
 	}
-	return true, a.store.Handled(ctx, c.Seq)
+	if err := a.store.Handled(ctx, c.Seq); err != nil {
+		return false, err
+	}
+	a.forget(c.Addr) // an account of that name can be used now
+	return true, nil
 }

@@ -102,6 +102,44 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// An account that was made anew by a process that does not watch, like `gateway user`, is there for nobody until what the
+// one before had is gone; then all gateways see it.
+func TestAccountWaitsForRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		cli, one, two := openAccounts(t, store), openAccounts(t, store), openAccounts(t, store)
+		release := make(chan struct{})
+		one.OnRemoved("roster", func(context.Context, stanza.Addr) error {
+			<-release
+			return nil
+		})
+		if err := cli.Create(t.Context(), alice, "one"); err != nil {
+			t.Fatal(err)
+		}
+		if err := cli.Remove(t.Context(), alice); err != nil {
+			t.Fatal(err)
+		}
+		if err := cli.Create(t.Context(), alice, "two"); err != nil {
+			t.Fatal(err)
+		}
+		there := func(want bool) {
+			t.Helper()
+			time.Sleep(time.Second) // caches may be that old
+			for i, a := range []*Accounts{cli, one, two} {
+				r, err := a.load(t.Context(), alice, a.hasher.families[0])
+				if exists(t, a, alice) != want || r.known() != want || err != nil {
+					t.Errorf("process %d: there %v, want %v; %v", i, !want, want, err)
+				}
+			}
+		}
+		there(false)
+		defer watch(t, one)()
+		there(false)
+		close(release)
+		there(true)
+	})
+}
+
 // A new account of the same name does not lose what it has to the removal of the old one.
 func TestCreateWaitsForRemoval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -196,11 +196,22 @@ func contract(t *testing.T, open func(*testing.T) func() Store) {
 			}
 		}
 		create(t, s, "alice") // its credentials went too, or this would fail
-		if v := load(t, s, "alice").Version; v <= old {
-			t.Errorf("version %d of the second alice, %d of the first", v, old)
+		again := load(t, s, "alice", ScramSHA256)
+		if again.Version <= old || !again.Removing || !load(t, s, "alice").Removing {
+			t.Errorf("the second alice is %+v, version of the first %d", again, old)
+		}
+		last, err := s.Last(ctx)
+		if err != nil {
+			t.Fatal(err)
 		}
 		if err := s.Handled(ctx, seq); err != nil {
 			t.Fatal(err)
+		}
+		if load(t, s, "alice").Removing || load(t, s, "alice", ScramSHA256).Removing {
+			t.Error("the removal goes on after Handled")
+		}
+		if next, err := reopen().Changes(ctx, last, 10); len(next) != 1 || next[0].Addr != account("alice").Addr || err != nil {
+			t.Errorf("logged with Handled: %v %v", next, err)
 		}
 		if pending, err := s.Pending(ctx, 10); len(pending) != 0 || err != nil {
 			t.Errorf("pending after Handled: %v %v", pending, err)

@@ -42,7 +42,8 @@
 // the functions given to Accounts.OnRemoved; Accounts.Watch calls them for removals by any process. The log keeps a
 // removal until they all succeeded, so one made while no gateway runs is carried out when the next one starts. Of
 // several gateways one claims a removal for a minute; after that another may, so a function may be called more than once,
-// and at worst by two at the same time.
+// and at worst by two at the same time. As long as a removal is pending, an account of the same name may be made but is
+// not there for anybody: nobody can log in and nothing is taken for it that the removal would take away.
 //
 // In PostgreSQL whoever logs a change locks the log until the commit. So changes become visible in the order of their
 // numbers, and a reader that goes on from the last one it saw misses none.

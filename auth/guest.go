@@ -129,6 +129,8 @@ func (s *Service) guest(ctx context.Context, user stanza.Addr, from netip.Addr) 
 		return err
 	case exists && acct.Disabled:
 		return AccountDisabled
+	case exists && acct.Removing:
+		return errRemoving
 	case exists && s.seenLately(user):
 		return nil
 	case !exists && !s.guests.made.take(network(from)):
@@ -148,6 +150,9 @@ func (s *Service) guest(ctx context.Context, user stanza.Addr, from netip.Addr) 
 	}
 	if !exists {
 		s.accounts.forget(user)
+		if err := s.accounts.usable(ctx, user); err != nil {
+			return err
+		}
 	}
 	s.guests.seen.put(user, time.Now())
 	return nil

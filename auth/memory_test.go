@@ -79,6 +79,7 @@ func (s *memStore) load(user stanza.Addr, mechanisms []string) (Account, error) 
 		}
 	}
 	a.Credentials = creds
+	a.Removing = slices.ContainsFunc(s.log, func(c memChange) bool { return c.pending && c.Addr == user })
 	return a, nil
 }
 
@@ -219,9 +220,14 @@ func (s *memStore) Handled(_ context.Context, seq int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.log {
-		if s.log[i].Seq == seq {
-			s.log[i].pending = false
+		if s.log[i].Seq != seq {
+			continue
 		}
+		s.log[i].pending = false
+		if user := s.log[i].Addr; s.accounts[user].Addr == user {
+			s.changedLocked(user, false)
+		}
+		break
 	}
 	return s.fail
 }

@@ -36,7 +36,7 @@ func OpenPostgres(ctx context.Context, db *sqlx.Postgres) (*Postgres, error) {
 }
 
 const (
-	postgresLoad = `SELECT a.version, a.created, a.disabled, c.mechanism, c.iterations, c.salt, c.stored_key, c.server_key
+	postgresLoad = `SELECT a.version, a.created, a.disabled, EXISTS (SELECT FROM auth_change WHERE addr = a.addr AND pending), c.mechanism, c.iterations, c.salt, c.stored_key, c.server_key
 FROM auth_account AS a LEFT JOIN auth_credential AS c ON c.addr = a.addr AND c.mechanism = ANY ($2::text[])
 WHERE a.addr = $1`
 
@@ -64,7 +64,7 @@ func (s *Postgres) Load(ctx context.Context, user stanza.Addr, mechanisms ...str
 		var mechanism sql.NullString
 		var iterations sql.NullInt64
 		var c Credential
-		err := rows.Scan(&a.Version, &created, &a.Disabled, &mechanism, &iterations, &c.Salt, &c.StoredKey, &c.ServerKey)
+		err := rows.Scan(&a.Version, &created, &a.Disabled, &a.Removing, &mechanism, &iterations, &c.Salt, &c.StoredKey, &c.ServerKey)
 		a.Created = time.Unix(created, 0)
 		if mechanism.Valid {
 			c.Mechanism, c.Iterations = mechanism.String, int(iterations.Int64)

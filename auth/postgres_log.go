@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -113,7 +114,23 @@ WHERE seq = $1 AND pending AND (claimant IS NULL OR claimant = $2 OR claim_end <
 
 // Handled implements Log.
 func (s *Postgres) Handled(ctx context.Context, seq int64) error {
-	_, err := s.db.Exec(ctx, `UPDATE auth_change SET pending = false WHERE seq = $1`, seq)
+	err := s.change(ctx, func(l *logged) error {
+		err := l.exec(`UPDATE auth_change SET pending = false WHERE seq = $1`, seq)
+		if err != nil {
+			return err
+		}
+		// Only one who was made anew meanwhile is there.
+		err = l.find(`INSERT INTO auth_change (seq, addr, at)
+SELECT $2::bigint, addr, $3::bigint FROM auth_account WHERE addr = (SELECT addr FROM auth_change WHERE seq = $1)`, seq, l.last+1, time.Now().Unix())
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		}
+		l.last++
+		return nil
+	})
 	return failed("log of changes", err)
 }
 

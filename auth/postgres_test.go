@@ -187,9 +187,7 @@ func TestPostgresOtherProcessesHear(t *testing.T) {
 		if !exists(t, two, alice) {
 			t.Error("not there")
 		}
-		if err := one.Remove(t.Context(), alice); err != nil {
-			t.Fatal(err)
-		}
+		remove(t, one, alice)
 		if exists(t, two, alice) {
 			t.Error("still there")
 		}

@@ -371,9 +371,7 @@ func TestRememberedPassword(t *testing.T) {
 	try("secret", NotAuthorized, true)
 	try("other", nil, true)
 	try("other", nil, false)
-	if err := s.Accounts().Remove(t.Context(), alice); err != nil {
-		t.Fatal(err)
-	}
+	remove(t, s.Accounts(), alice)
 	try("other", NotAuthorized, true)
 	withAlice(t, s)
 	try("other", NotAuthorized, true)

@@ -33,8 +33,9 @@ func OpenSQLite(ctx context.Context, db *sqlx.DB) (*SQLite, error) {
 }
 
 const (
-	selectAccount    = `SELECT version, created, disabled FROM auth_account WHERE addr = ?`
-	selectCredential = `SELECT a.version, a.created, a.disabled, c.iterations, c.salt, c.stored_key, c.server_key
+	removing         = `EXISTS (SELECT 1 FROM auth_change WHERE addr = a.addr AND pending = 1)`
+	selectAccount    = `SELECT a.version, a.created, a.disabled, ` + removing + ` FROM auth_account a WHERE a.addr = ?`
+	selectCredential = `SELECT a.version, a.created, a.disabled, ` + removing + `, c.iterations, c.salt, c.stored_key, c.server_key
 		FROM auth_account a LEFT JOIN auth_credential c ON c.addr = a.addr AND c.mechanism = ? WHERE a.addr = ?`
 	insertAccount    = `INSERT INTO auth_account (addr, version, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`
 	insertCredential = `INSERT INTO auth_credential (addr, mechanism, iterations, salt, stored_key, server_key)
@@ -53,7 +54,7 @@ func (s *SQLite) Load(ctx context.Context, user stanza.Addr, mechanisms ...strin
 			return a, err
 		}
 		var created int64
-		err = row.Scan(&a.Version, &created, &a.Disabled)
+		err = row.Scan(&a.Version, &created, &a.Disabled, &a.Removing)
 		a.Created = time.Unix(created, 0)
 		return a, found(err)
 	}
@@ -65,7 +66,7 @@ func (s *SQLite) Load(ctx context.Context, user stanza.Addr, mechanisms ...strin
 		var created int64
 		var iterations sql.NullInt64
 		c := Credential{Mechanism: m}
-		if err := row.Scan(&a.Version, &created, &a.Disabled, &iterations, &c.Salt, &c.StoredKey, &c.ServerKey); err != nil {
+		if err := row.Scan(&a.Version, &created, &a.Disabled, &a.Removing, &iterations, &c.Salt, &c.StoredKey, &c.ServerKey); err != nil {
 			return a, found(err)
 		}
 		a.Created = time.Unix(created, 0)

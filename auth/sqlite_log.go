@@ -44,20 +44,26 @@ func (s *SQLite) Claim(context.Context, int64, string, time.Duration) (bool, err
 
 // Handled implements Log.
 func (s *SQLite) Handled(ctx context.Context, seq int64) error {
-	return s.write(ctx, `UPDATE auth_change SET pending = 0 WHERE seq = ?`, seq)
+	return s.write(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE auth_change SET pending = 0 WHERE seq = ?`, seq); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO auth_change (addr, at, pending)
+SELECT addr, ?, 0 FROM auth_account WHERE addr = (SELECT addr FROM auth_change WHERE seq = ?)`, time.Now().Unix(), seq)
+		return err
+	})
 }
 
 // Prune implements Log.
 func (s *SQLite) Prune(ctx context.Context, before time.Time) error {
-	return s.write(ctx, `DELETE FROM auth_change WHERE pending = 0 AND at < ?`, before.Unix())
-}
-
-func (s *SQLite) write(ctx context.Context, query string, arg any) error {
-	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, query, arg)
+	return s.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM auth_change WHERE pending = 0 AND at < ?`, before.Unix())
 		return err
 	})
-	if err != nil {
+}
+
+func (s *SQLite) write(ctx context.Context, fn func(*sql.Tx) error) error {
+	if err := s.db.Tx(ctx, fn); err != nil {
 		return fmt.Errorf("auth: log of changes: %w", err)
 	}
 	return nil

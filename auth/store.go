@@ -12,6 +12,8 @@ import (
 var (
 	ErrExists   = errors.New("account exists")
 	ErrNotFound = errors.New("no such account")
+
+	errRemoving = errors.New("what an earlier account of this name had is still being removed")
 )
 
 // Account is what is kept of a user.
@@ -20,6 +22,7 @@ type Account struct {
 	Version     int64       // differs after each change, also from that of an earlier account of the same name
 	Created     time.Time   // to the second
 	Disabled    bool
+	Removing    bool // a removal of an earlier account of this name is pending; only Load says it
 	Credentials []Credential
 }
 
@@ -62,7 +65,7 @@ type Log interface {
 	// not while another's lease runs, nor when the removal is pending no more. A store that one gateway has to itself
 	// may always say yes.
 	Claim(ctx context.Context, seq int64, claimant string, lease time.Duration) (bool, error)
-	// Handled says that a removal is pending no more.
+	// Handled says that a removal is pending no more. If the name has an account again, that is logged as a change of it.
 	Handled(ctx context.Context, seq int64) error
 	// Prune removes entries older than the given time that are not pending.
 	Prune(ctx context.Context, before time.Time) error

@@ -159,6 +159,8 @@ func (e *Exchange) bearer(ctx context.Context, message []byte) (challenge []byte
 		err = e.s.adopt(ctx, user)
 	case err == nil && acct.Disabled:
 		err = AccountDisabled
+	case err == nil && acct.Removing:
+		err = errRemoving
 	}
 	if err != nil {
 		return nil, false, err
@@ -177,10 +179,10 @@ func (s *Service) adopt(ctx context.Context, user stanza.Addr) error {
 		return err
 	}
 	s.accounts.forget(user)
-	if errors.Is(errs[0], ErrExists) {
-		return nil // another connection was quicker
+	if errs[0] != nil && !errors.Is(errs[0], ErrExists) { // another connection may be quicker
+		return errs[0]
 	}
-	return errs[0]
+	return s.accounts.usable(ctx, user)
 }
 
 // parseBearer reads the client's message: gs2-header kvsep *kvpair kvsep (RFC 7628 §3.1).

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -139,7 +140,7 @@ func TestUserIsRemovedWhileDown(t *testing.T) {
 	n.stop()
 	n.user("", "remove", "bob")
 	n = n.next(n.dir(), nil)
-	time.Sleep(100 * time.Millisecond) // what is left of bob goes at once
+	n.await("done with the removal", func() bool { return pendingRemovals(t, n) == 0 })
 	n.addUsers("bob")
 	if _, e := n.resume("bob", bob); e.Name.Local != "failed" {
 		t.Errorf("the new bob resumed the old one's session: %v", e)
@@ -147,6 +148,43 @@ func TestUserIsRemovedWhileDown(t *testing.T) {
 	again := n.bound("bob")
 	again.available()
 	again.quiet()
+}
+
+// Who is added again right after the removal loses nothing to it.
+func TestUserIsAddedAgainAtOnce(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	n.addUsers("alice", "bob")
+	alice := n.managed("alice", "")
+	for i := 1; i <= 5; i++ {
+		n.user("", "remove", "bob")
+		n.addUsers("bob")
+		alice.chat("bob@localhost", fmt.Sprint(i))
+		alice.acked(i) // held for bob, who is offline
+		n.await("done with the removal", func() bool { return pendingRemovals(t, n) == 0 })
+		bob := n.bound("bob")
+		bob.available()
+		if got := bob.bodies(1); got[0] != fmt.Sprint(i) {
+			t.Errorf("bob got %q", got)
+		}
+		bob.Abort()
+	}
+}
+
+// A removal while no gateway runs is carried out by the next one, and the name cannot be used before.
+func TestUserIsAddedAgainWhileDown(t *testing.T) {
+	n := startNode(t, t.TempDir(), nil)
+	n.addUsers("alice", "bob")
+	alice := n.managed("alice", "")
+	alice.chat("bob@localhost", "to the old bob")
+	alice.acked(1)
+	n.stop()
+	n.user("", "remove", "bob")
+	n.addUsers("bob")
+	n = n.next(n.dir(), nil)
+	n.await("done with the removal", func() bool { return pendingRemovals(t, n) == 0 })
+	bob := n.bound("bob")
+	bob.available()
+	bob.quiet()
 }
 
 // XEP-0077: registration is off unless asked for.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/auth"
 	"holdfast/stanza"
@@ -30,6 +31,7 @@ NAME is name or name@domain; without a domain it is of the first in HOLDFAST_DOM
 add and passwd read the password from the first line of standard input (--password-stdin says so expressly);
 with --generate they make one and print it. Passwords with a comma or quotes are quoted in FILE as in CSV.
 What else the gateway keeps of a removed user goes within a second when it runs, and otherwise when it next starts.
+Until then nobody can log in with that name, or write to it, though it is added again.
 `
 
 // Exit statuses.
@@ -41,6 +43,9 @@ const (
 
 // importBatch is how many accounts are hashed and then stored in one transaction.
 const importBatch = 512
+
+// usableWithin is how long add waits for a gateway to remove what an earlier user of the name had.
+const usableWithin = 3 * time.Second
 
 // userCommand is one run of `gateway user`.
 type userCommand struct {
@@ -162,8 +167,25 @@ func parseUser(name string, domains []string) (stanza.Addr, error) {
 
 func (c *userCommand) add(ctx context.Context, names []string) error {
 	return c.withPassword(names[0], func(u stanza.Addr, password string) error {
-		return c.accounts.Create(ctx, u, password)
+		if err := c.accounts.Create(ctx, u, password); err != nil {
+			return err
+		}
+		return c.awaitUsable(ctx, u)
 	})
+}
+
+// awaitUsable waits a while for what an earlier user of the name had to be gone.
+func (c *userCommand) awaitUsable(ctx context.Context, u stanza.Addr) error {
+	for end := time.Now().Add(usableWithin); ; time.Sleep(usableWithin / 30) {
+		usable, err := c.accounts.Exists(ctx, u)
+		if err != nil || usable {
+			return err
+		}
+		if time.Now().After(end) {
+			_, err := fmt.Fprintf(c.stderr, "%s was added, and can log in when a gateway has removed what the user of that name before had\n", u)
+			return err
+		}
+	}
 }
 
 func (c *userCommand) passwd(ctx context.Context, names []string) error {

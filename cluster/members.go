@@ -65,6 +65,16 @@ func (n *Node) beatOnce(ctx context.Context, count int) error {
 	return nil
 }
 
+// Healthy says why this node gives no sign of life, or nil: it is seen also where there is nothing to write.
+func (n *Node) Healthy() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.missed {
+		return fmt.Errorf("redis has not answered this node's beat since %s", n.polled.Format(time.RFC3339))
+	}
+	return nil
+}
+
 // beatDeaf ends the beat of a node whose subscription does not stand, which says nothing of its death.
 const beatDeaf = "-"
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
@@ -39,7 +40,7 @@ func (g *gateway) readiness(ctx context.Context) error {
 	if why != nil {
 		return why
 	}
-	if err := g.store.Healthy(); err != nil {
+	if err := errors.Join(g.store.Healthy(), g.cluster.healthy()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

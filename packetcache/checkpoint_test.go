@@ -244,11 +244,16 @@ func TestRestore(t *testing.T) {
 
 // Without a deadline of its own, a restored entry has the one that Open gave it.
 func TestRestoreDeadlineFromID(t *testing.T) {
-	c := newCache(t, DefaultConfig(), NewMemory(), newPeer())
 	st := message(alice, bob, "m1")
+	now, wall := int64(time.Hour), st.ID.Time().Add(7*time.Second)
+	c, err := newAt(DefaultConfig(), NewMemory(), slog.New(slog.DiscardHandler), nil, newPeer(),
+		func() int64 { return now }, func() time.Time { return wall })
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.Restore(Entry{ID: st.ID, From: alice, To: bob, MsgID: "m1", Stanza: st})
 	e, _ := c.Get(st.ID)
-	if off := e.Deadline.Sub(st.ID.Time().Add(30 * time.Second)).Abs(); off > time.Millisecond {
+	if off := e.Deadline.Sub(st.ID.Time().Add(30 * time.Second)); off != 0 {
 		t.Errorf("off by %v", off)
 	}
 }

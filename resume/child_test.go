@@ -83,13 +83,14 @@ func TestKill(t *testing.T) {
 		}
 		handled, last := map[uint64]uint32{}, map[uint64]uint64{}
 		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
+		for n, killed := 0, false; lines.Scan(); n++ {
 			var from, to, place uint64
 			var h uint32
 			if _, err := fmt.Sscanf(lines.Text(), "sent %d %d %d %d", &from, &h, &to, &place); err == nil {
 				handled[from], last[to] = h, place
 			}
-			if n == 500+life*300 {
+			if !killed && n >= 500+life*300 && len(handled) == childSessions {
+				killed = true
 				_ = cmd.Process.Kill() // and read on: what was printed before was written before
 			}
 		}

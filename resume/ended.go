@@ -18,6 +18,9 @@ type endedSession struct {
 // maxEnded bounds the sessions that are over and remembered in memory; older ones are in the checkpoint store.
 const maxEnded = 10_000
 
+// recallTime is how long the checkpoint store may take to find one. Tests give it more.
+var recallTime = time.Second
+
 // ended remembers sessions that are over.
 type ended struct {
 	keep time.Duration // static; 0 remembers nothing

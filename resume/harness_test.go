@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 		runChild(dir)
 		return
 	}
+	recallTime = 30 * time.Second // the machine may stall
 	goleak.VerifyTestMain(redisproc.M{M: m})
 }
 

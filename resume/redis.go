@@ -173,7 +173,7 @@ func (s *Redis) Recall(token string, user stanza.Addr) (uint32, bool) {
 	if h, ok, known := s.ended.recall(token, user); known {
 		return h, ok
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
 	defer cancel()
 	// One that can't be read is as good as forgotten: its client sends more again than it must.
 	text, err := s.rdb.Get(ctx, s.keys.Ended(token)).Result()

@@ -98,7 +98,8 @@ func openPlace(t testing.TB, rx redisx.Config) *place {
 	}
 	t.Cleanup(func() { _ = rdb.Close() })
 	cfg := DefaultRedisConfig().With(DefaultConfig(), rx)
-	cfg.Window, cfg.WriteRate = time.Millisecond, 0
+	// With endless patience a machine that stalls is not taken for a Redis that is away.
+	cfg.Window, cfg.WriteRate, cfg.Patience = time.Millisecond, 0, 0
 	c := new(calls)
 	rdb.AddHook(c)
 	return &place{rdb: rdb, keys: rx.Keys(), cfg: cfg, calls: c}

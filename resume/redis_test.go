@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -342,18 +343,27 @@ func TestRedisUnreadable(t *testing.T) {
 
 // Records that nobody waits for keep each other company, and do not wait for ever.
 func TestRedisLazyRecords(t *testing.T) {
-	r := newSharedPlace(t)
-	r.cfg.Window = 30 * time.Millisecond
-	m := r.nodeFor(t)
-	grown := make(chan uint64, 100)
-	m.OnSendable(func() { grown <- m.Sendable() })
-	start := time.Now()
-	for i := range 10 {
-		must(t, m.Count(journal.KindHandled, 1, uint64(i)))
-	}
-	if n := <-grown; n != 10 || time.Since(start) < r.cfg.Window {
-		t.Errorf("%d went after %v", n, time.Since(start))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultRedisConfig()
+		to := new(counting)
+		m := &Redis{queue: newGroupCommit(cfg, to, discard, newRedisMetrics(prometheus.NewRegistry()))}
+		grown := make(chan uint64, 100)
+		m.OnSendable(func() { grown <- m.Sendable() })
+		for round := range uint64(3) {
+			start := time.Now()
+			for i := range uint64(10) {
+				must(t, m.Count(journal.KindHandled, 1, 10*round+i))
+				time.Sleep(cfg.Window / 20)
+			}
+			if n, took := <-grown, time.Since(start); n != 10*(round+1) || took != cfg.Window {
+				t.Errorf("%d went after %v", n, took)
+			}
+		}
+		must(t, m.queue.close(t.Context()))
+		if to.writes != 3 {
+			t.Errorf("%d writes", to.writes)
+		}
+	})
 }
 
 // What somebody waits for takes those along that nobody waits for, and does not wait for the window.

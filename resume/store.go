@@ -148,7 +148,7 @@ func (s *Store) Recall(token string, user stanza.Addr) (uint32, bool) {
 	if h, ok, known := s.ended.recall(token, user); known {
 		return h, ok
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), recallTime)
 	defer cancel()
 	owner, handled, ok := s.db.recall(ctx, token)
 	return handled, ok && owner == user.String()

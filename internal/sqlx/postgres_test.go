@@ -22,15 +22,47 @@ func migratedPostgres(t *testing.T, db *sqlx.Postgres) {
 	}
 }
 
+// countPostgres asks again while the error is one that passes: a busy machine may be late with the answer.
 func countPostgres(t *testing.T, db *sqlx.Postgres) (n int) {
 	t.Helper()
-	err := db.Query(t.Context(), "SELECT count(*) FROM op", func(rows *sql.Rows) (bool, error) {
-		return false, rows.Scan(&n)
+	err := untilAnswered(func() error {
+		return db.Query(t.Context(), "SELECT count(*) FROM op", func(rows *sql.Rows) (bool, error) {
+			return false, rows.Scan(&n)
+		})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
+}
+
+func untilAnswered(ask func() error) error {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err := ask(); !sqlx.Transient(err) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// hasty is how long a query may take where the test waits for the end of it. A busy machine may not even make a
+// connection within it.
+const hasty = 300 * time.Millisecond
+
+// soon bounds what ends after such times. It is below the times that hold when nothing is set.
+const soon = 8 * time.Second
+
+func openHasty(t *testing.T, cfg sqlx.PostgresConfig) (db *sqlx.Postgres) {
+	t.Helper()
+	cfg.Timeout = hasty
+	err := untilAnswered(func() (err error) {
+		db, err = sqlx.OpenPostgres(t.Context(), cfg)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
 }
 
 func TestPostgresValidateNamesTheVariable(t *testing.T) {
@@ -160,13 +192,14 @@ func TestPostgresTxRollsBack(t *testing.T) {
 
 func TestPostgresErrorClasses(t *testing.T) {
 	cfg := sqlx.DefaultPostgresConfig()
-	cfg.URL, cfg.Timeout = postgresproc.New(t), 300*time.Millisecond
+	cfg.URL = postgresproc.New(t)
 	db := sqlxtest.OpenPostgresWith(t, cfg)
 	migratedPostgres(t, db)
-	exec := func(statement string) error {
+	execBy := func(db *sqlx.Postgres, statement string) error {
 		_, err := db.Exec(t.Context(), statement)
 		return err
 	}
+	exec := func(statement string) error { return execBy(db, statement) }
 	if err := exec("INSERT INTO op VALUES (1), (1)"); !sqlx.Conflict(err) || sqlx.Transient(err) {
 		t.Errorf("conflict: %v", err)
 	}
@@ -174,7 +207,6 @@ func TestPostgresErrorClasses(t *testing.T) {
 		t.Errorf("nonsense: %v", err)
 	}
 	for name, statement := range map[string]string{
-		"too slow":              "SELECT pg_sleep(5)",
 		"connection terminated": "SELECT pg_terminate_backend(pg_backend_pid())",
 		"serialization":         "DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40001'; END $$",
 		"deadlock":              "DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '40P01'; END $$",
@@ -187,12 +219,15 @@ func TestPostgresErrorClasses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if err := execBy(openHasty(t, cfg), "SELECT pg_sleep(30)"); !sqlx.Transient(err) || sqlx.Conflict(err) {
+		t.Errorf("too slow: %v", err)
+	}
 	// A transaction that nobody goes on with loses its locks.
-	err := db.Tx(t.Context(), func(tx *sql.Tx) error {
+	err := openHasty(t, cfg).Tx(t.Context(), func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(t.Context(), "INSERT INTO op VALUES (2)"); err != nil {
 			return err
 		}
-		time.Sleep(2 * cfg.Timeout)
+		time.Sleep(2 * hasty)
 		_, err := tx.ExecContext(t.Context(), "INSERT INTO op VALUES (3)")
 		return err
 	})
@@ -240,7 +275,7 @@ func TestPostgresThatNeverAnswers(t *testing.T) {
 	cfg.URL, cfg.ConnectTimeout = "postgres://u:p@"+stalled(t)+"/db?sslmode=disable", 200*time.Millisecond
 	start := time.Now()
 	_, err := sqlx.OpenPostgres(t.Context(), cfg)
-	if took := time.Since(start); err == nil || took > 3*time.Second || !sqlx.Transient(err) {
+	if took := time.Since(start); err == nil || took > soon || !sqlx.Transient(err) {
 		t.Errorf("Open: %v after %v", err, took)
 	}
 	if strings.Contains(err.Error(), "u:p@") {
@@ -251,9 +286,10 @@ func TestPostgresThatNeverAnswers(t *testing.T) {
 // A database that stops answering makes everything fail within its time, and goes on when it answers again.
 func TestPostgresThatAnswersNoMore(t *testing.T) {
 	cfg := sqlx.DefaultPostgresConfig()
-	cfg.URL, cfg.Timeout, cfg.ConnectTimeout, cfg.Conns = postgresproc.New(t), 300*time.Millisecond, 300*time.Millisecond, 2
-	db := sqlxtest.OpenPostgresWith(t, cfg)
-	migratedPostgres(t, db)
+	cfg.URL = postgresproc.New(t)
+	migratedPostgres(t, sqlxtest.OpenPostgresWith(t, cfg))
+	cfg.ConnectTimeout, cfg.Conns = hasty, 2
+	db := openHasty(t, cfg)
 	postgresproc.Get(t).Freeze(t)
 	for name, do := range map[string]func() error{
 		"Ping": func() error { return db.Ping(t.Context()) },
@@ -273,20 +309,17 @@ func TestPostgresThatAnswersNoMore(t *testing.T) {
 	} {
 		start := time.Now()
 		err := do()
-		if took := time.Since(start); err == nil || took > 3*time.Second || !sqlx.Transient(err) {
+		if took := time.Since(start); err == nil || took > soon || !sqlx.Transient(err) {
 			t.Errorf("%s: %v after %v", name, err, took)
 		}
 	}
 	postgresproc.Get(t).Thaw(t)
-	deadline := time.Now().Add(10 * time.Second)
-	for {
+	err := untilAnswered(func() error {
 		_, err := db.Exec(t.Context(), "INSERT INTO op VALUES (2) ON CONFLICT DO NOTHING")
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -211,12 +211,25 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	mustSync(t, l)
-	if _, err := os.Stat(filepath.Join(dir, preparing)); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the file that could not be made is still there")
+	// One more try may still be under way.
+	gone := func() bool {
+		_, err := os.Stat(filepath.Join(dir, preparing))
+		return errors.Is(err, os.ErrNotExist)
+	}
+	for deadline := time.Now().Add(30 * time.Second); !gone(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the file that could not be made is still there")
+		}
 	}
 	d.full.Store(false)
 	want = append(want, entry{11, big})
-	mustAppend(t, l, want[len(want)-1])
+	_, err := l.Append(11, nil, []byte(big))
+	if errors.Is(err, errTest) { // of a try that began before
+		_, err = l.Append(11, nil, []byte(big))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	abandon(t, l)
 	l, got := mustOpen(t, dir, small)
 	checkSame(t, got, want)

@@ -34,20 +34,17 @@ func NewCluster(t testing.TB, args ...string) *Cluster {
 func startCluster(args ...string) (*Cluster, error) {
 	c := new(Cluster)
 	for range 3 {
-		bus, err := freeport.Take()
-		if err == nil {
-			var s *Server
-			s, err = start("cluster", nil, append([]string{
-				"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "2000",
-				"--cluster-require-full-coverage", "no",
-			}, args...)...)
-			if err == nil {
-				c.Servers = append(c.Servers, s)
-				continue
-			}
+		s, err := start("cluster", func(*Server) ([]string, error) {
+			bus, err := freeport.Take()
+			return []string{"--cluster-port", strconv.Itoa(bus)}, err
+		}, append([]string{
+			"--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no",
+		}, args...)...)
+		if err != nil {
+			c.discard(nil)()
+			return nil, err
 		}
-		c.discard(nil)()
-		return nil, err
+		c.Servers = append(c.Servers, s)
 	}
 	if err := c.join(); err != nil {
 		c.discard(nil)()
@@ -76,6 +73,19 @@ func (c *Cluster) join() error {
 		}
 		if err != nil {
 			return fmt.Errorf("redisproc: %w", err)
+		}
+	}
+	if err := c.settled(); err != nil {
+		return err
+	}
+	// The short time makes them hear of each other soon. From now on one that is late would only be taken for dead, and
+	// no other could have its place.
+	for _, s := range c.Servers {
+		err := s.await("the server takes a setting", func(ctx context.Context) bool {
+			return s.admin.ConfigSet(ctx, "cluster-node-timeout", "30000").Err() == nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return c.settled()

@@ -2,6 +2,7 @@ package redisproc
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -50,6 +51,35 @@ func TestStandalone(t *testing.T) {
 	}
 }
 
+// Somebody may take a port between the search and the start.
+func TestPortTaken(t *testing.T) {
+	tries := 0
+	s, err := start("redis", func(s *Server) ([]string, error) {
+		if tries++; tries > 1 {
+			return nil, nil
+		}
+		l, err := net.Listen("tcp", s.Addr())
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+				_ = c.Close()
+			}
+		}()
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.discard(t))
+	set(t, s.Admin(), "a", "1")
+	if tries != 2 {
+		t.Errorf("%d ports were tried", tries)
+	}
+}
+
 func TestShared(t *testing.T) {
 	first, second := Shared(t), Shared(t)
 	if one, other := Prefix(), Prefix(); first != second || one == other {
@@ -78,11 +108,13 @@ func TestCluster(t *testing.T) {
 
 func TestPair(t *testing.T) {
 	p := NewPair(t)
-	client := redis.NewFailoverClient(&redis.FailoverOptions{SentinelAddrs: []string{p.sentinel.Addr()}, MasterName: master})
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		SentinelAddrs: []string{p.sentinel.Addr()}, MasterName: master, ReadTimeout: patience + 10*time.Second,
+	})
 	defer client.Close()
 	pipe := client.Pipeline()
 	pipe.Set(t.Context(), "a", "1", 0)
-	n := pipe.Do(t.Context(), "WAIT", 1, 1000)
+	n := pipe.Do(t.Context(), "WAIT", 1, patience.Milliseconds())
 	if _, err := pipe.Exec(t.Context()); err != nil || n.Val() != int64(1) {
 		t.Fatalf("%v replicas, %v", n.Val(), err)
 	}

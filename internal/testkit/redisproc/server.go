@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -59,30 +60,49 @@ func Standalone(t testing.TB, args ...string) *Server {
 	return s
 }
 
-// start runs a server in a new directory on a free port. prepare may write files into the directory.
-func start(name string, prepare func(dir string, port int) error, args ...string) (*Server, error) {
+// start runs a server in a new directory on a free port. prepare, which is called for each port that is tried, may write
+// files into the directory and return further args.
+func start(name string, prepare func(*Server) ([]string, error), args ...string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "holdfast-"+name+"-")
 	if err != nil {
 		return nil, fmt.Errorf("redisproc: %w", err)
 	}
-	s := &Server{name: name, dir: dir, args: args, log: &output{}}
+	s := &Server{name: name, dir: dir, log: &output{}}
 	for tries := 0; ; tries++ {
-		if s.port, err = freeport.Take(); err != nil {
-			return nil, err
+		if err = s.tryPort(prepare, args); err == nil {
+			return s, nil
 		}
-		if prepare != nil {
-			if err := prepare(dir, s.port); err != nil {
-				return nil, fmt.Errorf("redisproc: %w", err)
-			}
-		}
-		if err = s.run(); err == nil || tries == 3 {
-			break
+		s.giveUp()
+		if tries == 3 {
+			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+}
+
+func (s *Server) tryPort(prepare func(*Server) ([]string, error), args []string) (err error) {
+	if s.port, err = freeport.Take(); err != nil {
+		return err
 	}
-	return s, nil
+	s.args = args
+	if prepare != nil {
+		more, err := prepare(s)
+		if err != nil {
+			return fmt.Errorf("redisproc: %w", err)
+		}
+		s.args = slices.Concat(more, args)
+	}
+	return s.run()
+}
+
+// giveUp ends what run has begun, so that nothing of it is taken for another port's.
+func (s *Server) giveUp() {
+	if s.proc != nil {
+		s.Kill()
+	}
+	if s.admin != nil {
+		_ = s.admin.Close()
+		s.admin = nil
+	}
 }
 
 func (s *Server) run() error {
@@ -128,14 +148,18 @@ func (s *Server) configFile() string { return filepath.Join(s.dir, "redis.conf")
 
 // await asks until the answer is yes.
 func (s *Server) await(what string, yes func(context.Context) bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return s.awaitFor(patience, what, yes)
+}
+
+func (s *Server) awaitFor(most time.Duration, what string, yes func(context.Context) bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	for !yes(ctx) {
 		select {
 		case <-s.exited:
 			return fmt.Errorf("redisproc: the server ended\n%s", s.log)
 		case <-ctx.Done():
-			return fmt.Errorf("redisproc: not after %v: %s\n%s", patience, what, s.log)
+			return fmt.Errorf("redisproc: not after %v: %s\n%s", most, what, s.log)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -189,8 +213,7 @@ func (s *Server) discard(t testing.TB) func() {
 		if t != nil && t.Failed() {
 			t.Logf("the end of the log of %s:\n%s", s.Addr(), s.log)
 		}
-		s.Kill()
-		_ = s.admin.Close()
+		s.giveUp()
 		_ = os.RemoveAll(s.dir)
 	}
 }

@@ -171,8 +171,8 @@ func (c *chat) run() error {
 		return err
 	}
 	// A message that is lost makes this run out of patience; the ledgers say so.
-	_ = c.crowd.until(5*time.Second, "last deliveries", func() bool { return c.outstanding() == 0 })
-	c.result.Unacked = c.crowd.acknowledged(5 * time.Second)
+	_ = c.crowd.until(lastPatience, "last deliveries", func() bool { return c.outstanding() == 0 })
+	c.result.Unacked = c.crowd.acknowledged(lastPatience)
 	return c.crowd.err
 }
 

@@ -226,8 +226,8 @@ func (r *rooms) run() error {
 		return err
 	}
 	// A copy that is lost makes this run out of patience; the ledgers say so.
-	_ = r.crowd.until(5*time.Second, "last deliveries", func() bool { return r.outstanding() == 0 })
-	r.result.Unacked = r.crowd.acknowledged(5 * time.Second)
+	_ = r.crowd.until(lastPatience, "last deliveries", func() bool { return r.outstanding() == 0 })
+	r.result.Unacked = r.crowd.acknowledged(lastPatience)
 	return r.crowd.err
 }
 

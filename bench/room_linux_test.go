@@ -28,18 +28,21 @@ func TestRoom(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for range 2 { // the rooms of the first time are gone
-				r, err := Room(test.target, test.cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
+				var began time.Time
+				r := measured(t, func() (*RoomResult, bool, error) {
+					began = time.Now()
+					r, err := Room(test.target, test.cfg)
+					return r, err == nil && r.Clean() && r.Done == 0, err
+				})
 				if !r.Clean() || r.Done == 0 || r.PerCopy() <= 0 || r.Sent%test.cfg.Occupants != 0 {
 					t.Errorf("counts %+v, %d done, %v each", r.Counts, r.Done, r.PerCopy())
 				}
 				if slack := 64 * test.cfg.Occupants; r.Copies < r.Done*test.cfg.Occupants-slack || r.Copies > r.Done*test.cfg.Occupants+slack {
 					t.Errorf("%d copies of %d messages", r.Copies, r.Done)
 				}
-				if want := int(test.cfg.Rate / 5); want > 0 && (r.Done < want*8/10 || r.Done > want*12/10) {
-					t.Errorf("%d messages in 200 ms at a rate of %v", r.Done, test.cfg.Rate)
+				if test.cfg.Rate > 0 {
+					const settling = 2 * 200 * time.Millisecond // at least, after entering and after leaving
+					checkPaced(t, r.Sent/test.cfg.Occupants, test.cfg.Rate, test.cfg.Warmup+test.cfg.Duration, time.Since(began)-settling)
 				}
 				if n := r.Latency.Count(); n != uint64(r.Done) || r.Latency.Quantile(0.5) <= 0 {
 					t.Errorf("%d latencies of %d messages, p50 %v", n, r.Done, r.Latency.Quantile(0.5))
@@ -64,6 +67,7 @@ func TestRoomNoticesFaults(t *testing.T) {
 		if testing.Short() {
 			t.Skip("waits for the scenario's patience to end")
 		}
+		shortPatience(t)
 		r, err := Room(fakeTarget(t, func(n int) int {
 			if n == 7 {
 				return 0

@@ -65,17 +65,19 @@ func TestChat(t *testing.T) {
 		{"BOSH, XEP-0198 and XEP-0184", fakeBOSHTarget(t, nil), with(func(c *ChatConfig) { c.SM, c.Receipts = true, true })},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			marks := 0
+			var marks int
 			test.cfg.Mark = func() { marks++ }
-			r, err := Chat(test.target, test.cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			var began time.Time
+			r := measured(t, func() (*ChatResult, bool, error) {
+				marks, began = 0, time.Now()
+				r, err := Chat(test.target, test.cfg)
+				return r, err == nil && r.Clean() && r.Done == 0, err
+			})
 			if !r.Clean() || r.Done == 0 || r.PerMessage() <= 0 || marks != 2 {
 				t.Errorf("counts %+v, %d done, %v each, %d marks", r.Counts, r.Done, r.PerMessage(), marks)
 			}
-			if want := int(test.cfg.Rate / 5); test.cfg.Rate > 0 && (r.Done < want*8/10 || r.Done > want*12/10) {
-				t.Errorf("%d messages in 200 ms at a rate of %v", r.Done, test.cfg.Rate)
+			if test.cfg.Rate > 0 {
+				checkPaced(t, r.Sent, test.cfg.Rate, test.cfg.Warmup+test.cfg.Duration, time.Since(began))
 			}
 			if test.target.URL[:4] == "http" && (r.Requests == 0 || test.cfg.Together == 0 && r.Requests < r.Done) {
 				t.Errorf("%d requests for %d messages", r.Requests, r.Done)
@@ -84,6 +86,21 @@ func TestChat(t *testing.T) {
 				t.Errorf("%d latencies of %d messages, p50 %v", n, r.Done, r.Latency.Quantile(0.5))
 			}
 		})
+	}
+}
+
+// measured runs a scenario, and again when it is idle: on a machine that stands still, nothing may be done in the time
+// measured.
+func measured[R any](t *testing.T, run func() (r R, idle bool, err error)) R {
+	t.Helper()
+	for tries := 5; ; tries-- {
+		r, idle, err := run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !idle || tries == 1 {
+			return r
+		}
 	}
 }
 
@@ -106,6 +123,7 @@ func TestChatNoticesFaults(t *testing.T) {
 		if testing.Short() {
 			t.Skip("waits for the scenario's patience to end")
 		}
+		shortPatience(t)
 		r, err := Chat(fakeTarget(t, func(n int) int {
 			if n == 7 {
 				return 0
@@ -119,6 +137,13 @@ func TestChatNoticesFaults(t *testing.T) {
 			t.Errorf("counts %+v, want one loss", r.Counts)
 		}
 	})
+}
+
+// shortPatience is for a test in which something is lost.
+func shortPatience(t *testing.T) {
+	was := lastPatience
+	lastPatience = 5 * time.Second
+	t.Cleanup(func() { lastPatience = was })
 }
 
 func TestLogin(t *testing.T) {

@@ -133,6 +133,7 @@ func TestCaps(t *testing.T) {
 		s.authed.Store(true)
 		c.write(t, "<x xmlns='y'/>") // the transport looks after each element
 		_ = c.read(t)
+		h.awaitCounts(t, 1, 1) // the echo may come before that
 		expect(t, h, http.StatusSwitchingProtocols)
 		expect(t, h, http.StatusServiceUnavailable)
 	})
@@ -143,9 +144,7 @@ func TestCaps(t *testing.T) {
 		expect(t, h, http.StatusServiceUnavailable)
 		_ = c.CloseNow()
 		s.expect(t, lost(ErrLost))
-		for !h.gateEmpty() { // the place is given back once the socket is closed
-			time.Sleep(time.Millisecond)
-		}
+		h.awaitCounts(t, 0, 0) // the place is given back once the socket is closed
 		expect(t, h, http.StatusSwitchingProtocols)
 	})
 	t.Run("address", func(t *testing.T) {
@@ -161,9 +160,18 @@ func TestCaps(t *testing.T) {
 	})
 }
 
-func (h *harness) gateEmpty() bool {
-	open, authed := h.gate.Counts()
-	return open+authed == 0
+// awaitCounts waits until so many connections have not authenticated, and so many have.
+func (h *harness) awaitCounts(t *testing.T, open, authed int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		o, a := h.gate.Counts()
+		if o == open && a == authed {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d unauthenticated and %d authenticated connections, want %d and %d", o, a, open, authed)
+		}
+	}
 }
 
 func TestPeer(t *testing.T) {

@@ -91,42 +91,47 @@ func TestProxyLine(t *testing.T) {
 }
 
 // What the watch ends in virtual time it ends on real sockets too: a peer that vanished without a word, one that never
-// spoke and one that has stopped reading.
+// spoke and one that has stopped reading. Two seconds leave time to greet.
 func TestDeadlinesOnSockets(t *testing.T) {
-	h := serve(t, func(c *Config) {
-		c.PingInterval, c.PingTimeout, c.WriteTimeout = 150*time.Millisecond, 150*time.Millisecond, 0
+	greeted := func(t *testing.T, h *harness) *fakeStream {
+		t.Helper()
+		conn, err := net.Dial("tcp", h.http.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		c := upgradeRaw(t, conn)
+		s := h.stream(t)
+		greet(t, c, s)
+		return s
+	}
+	t.Run("ping", func(t *testing.T) {
+		t.Parallel()
+		h := serve(t, func(c *Config) {
+			c.PingInterval, c.PingTimeout, c.WriteTimeout = 2*time.Second, 150*time.Millisecond, 0
+		})
+		greeted(t, h).expect(t, lost(ErrPingTimeout))
 	})
-	conn, err := net.Dial("tcp", h.http.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	c := upgradeRaw(t, conn)
-	s := h.stream(t)
-	greet(t, c, s)
-	s.expect(t, lost(ErrPingTimeout))
-
-	h = serve(t, func(c *Config) { c.HandshakeTimeout = 150 * time.Millisecond })
-	cl := h.dial(t, nil)
-	s = h.stream(t)
-	if msgs, status := cl.rest(t); !contains(msgs, "connection-timeout") || status != websocket.StatusNormalClosure {
-		t.Errorf("got %q, %d", msgs, status)
-	}
-	s.expect(t, "fail:connection-timeout", lost(nil))
-
-	h = serve(t, func(c *Config) { c.PingInterval, c.WriteTimeout = 0, 200*time.Millisecond })
-	if conn, err = net.Dial("tcp", h.http.Listener.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	c = upgradeRaw(t, conn)
-	s = h.stream(t)
-	greet(t, c, s)
-	big := "<a xmlns='b'>" + strings.Repeat("x", 1<<20) + "</a>"
-	for range 32 {
-		s.send(big)
-	}
-	s.expect(t, lost(ErrWriteTimeout))
+	t.Run("handshake", func(t *testing.T) {
+		t.Parallel()
+		h := serve(t, func(c *Config) { c.HandshakeTimeout = 150 * time.Millisecond })
+		cl := h.dial(t, nil)
+		s := h.stream(t)
+		if msgs, status := cl.rest(t); !contains(msgs, "connection-timeout") || status != websocket.StatusNormalClosure {
+			t.Errorf("got %q, %d", msgs, status)
+		}
+		s.expect(t, "fail:connection-timeout", lost(nil))
+	})
+	t.Run("write", func(t *testing.T) {
+		t.Parallel()
+		h := serve(t, func(c *Config) { c.PingInterval, c.WriteTimeout = 0, 2*time.Second })
+		s := greeted(t, h)
+		big := "<a xmlns='b'>" + strings.Repeat("x", 1<<20) + "</a>"
+		for range 32 {
+			s.send(big)
+		}
+		s.expect(t, lost(ErrWriteTimeout))
+	})
 }
 
 func TestMetrics(t *testing.T) {
@@ -139,9 +144,7 @@ func TestMetrics(t *testing.T) {
 	other, os := h.open(t)
 	_ = other.CloseNow()
 	os.expect(t, lost(ErrLost))
-	for !func() bool { open, _ := h.gate.Counts(); return open == 0 }() {
-		time.Sleep(time.Millisecond)
-	}
+	h.awaitCounts(t, 0, 1)
 	want := `
 # HELP holdfast_ws_connections Open WebSocket connections, by state.
 # TYPE holdfast_ws_connections gauge

@@ -100,7 +100,7 @@ func TestRefused(t *testing.T) {
 		{"binary before open", true, websocket.MessageBinary, openElement, "unsupported-encoding", websocket.StatusUnsupportedData},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := serve(t, nil)
+			h := serve(t, func(c *Config) { c.CloseTimeout = time.Minute }) // a large message takes as long as it takes
 			var c client
 			var s *fakeStream
 			if tt.unopened {
@@ -341,7 +341,10 @@ func TestFrameSizes(t *testing.T) {
 func TestCompression(t *testing.T) {
 	for _, mode := range []string{CompressionNoTakeover, CompressionTakeover} {
 		t.Run(mode, func(t *testing.T) {
-			h := serve(t, func(c *Config) { c.Compression = mode; c.CompressionConnections = 1; c.CompressionThreshold = 1 })
+			h := serve(t, func(c *Config) {
+				c.Compression, c.CompressionConnections, c.CompressionThreshold = mode, 1, 1
+				c.CloseTimeout = time.Minute // the server is done with the bomb long before it is written
+			})
 			m, _ := compressionMode(mode)
 			squashed := h.dial(t, &websocket.DialOptions{CompressionMode: m, CompressionThreshold: 1})
 			s := h.stream(t)
@@ -377,7 +380,7 @@ func TestCompression(t *testing.T) {
 			s = h.stream(t)
 			bomb.write(t, openElement)
 			_ = bomb.read(t)
-			bomb.write(t, "<a>"+strings.Repeat(" ", 64<<20)+"</a>")
+			bomb.write(t, "<a>"+strings.Repeat(" ", 8<<20)+"</a>")
 			msgs, status := bomb.rest(t)
 			if !contains(msgs, "policy-violation") || status != websocket.StatusMessageTooBig {
 				t.Errorf("got %.100q, %d", msgs, status)

@@ -34,7 +34,8 @@ func TestExpiringMessages(t *testing.T) {
 		befriend(alice, bob)
 		bob.send("<presence xmlns='jabber:client' type='unavailable'/>")
 		alice.until(func(e *xmppclient.Element) bool { return e.Attr("type") == "unavailable" })
-		at := time.Now().Add(3 * time.Second).UTC()
+		began := time.Now()
+		at := began.Add(3 * time.Second).UTC()
 		say := func(id, inner string) {
 			alice.send("<message xmlns='jabber:client' type='chat' id='" + id + "' to='bob@localhost'><body>" + id + "</body>" + inner + "</message>")
 		}
@@ -50,7 +51,11 @@ func TestExpiringMessages(t *testing.T) {
 		say("7", rule("alert"))
 		alice.quiet()
 
+		alice.Abort() // so that a proper end waits for nobody
+		bob.Abort()
 		n = n.again()
+		// What was due before, the old process may have taken out of a database that both have.
+		counts := env == nil || time.Since(began) < 2*time.Second
 		var e *xmppclient.Element
 		if alice, e = n.resume("alice", alice); e.Name.Local != "resumed" {
 			t.Fatalf("alice's session: %v", e)
@@ -81,8 +86,8 @@ func TestExpiringMessages(t *testing.T) {
 		if e.Attr("id") != "6" || e.Child(nsAMP, "amp").Attr("status") != "notify" {
 			t.Errorf("of the late delivery alice was told %v", e)
 		}
-		if _, metrics := n.body("/metrics"); !strings.Contains(metrics, `holdfast_offline_expired_total{reason="expire_at"} 3`) ||
-			!strings.Contains(metrics, `holdfast_offline_expired_total{reason="seconds"} 1`) {
+		if _, metrics := n.body("/metrics"); counts && (!strings.Contains(metrics, `holdfast_offline_expired_total{reason="expire_at"} 3`) ||
+			!strings.Contains(metrics, `holdfast_offline_expired_total{reason="seconds"} 1`)) {
 			t.Error("not counted by reason")
 		}
 	})

@@ -27,7 +27,10 @@ import (
 	"holdfast/internal/testkit/xmppclient"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(postgresproc.Main(m)) }
+func TestMain(m *testing.M) {
+	limitPatience = patience / 2 // a client that gets no answer fails the test
+	goleak.VerifyTestMain(postgresproc.Main(m))
+}
 
 // patience is how long a test waits for what has to come.
 const patience = 15 * time.Second

@@ -124,9 +124,7 @@ func TestKeptRooms(t *testing.T) {
 
 // PostgreSQL goes away: the gateway is not ready, goes on with what it knows and has lost nothing when it is back.
 func TestPostgresGoesAway(t *testing.T) {
-	n := startNode(t, t.TempDir(), map[string]string{
-		"DATABASE_URL": postgresproc.New(t), "AUTH_CACHE_AGE": "1m", "DATABASE_TIMEOUT": "1s",
-	})
+	n := startNode(t, t.TempDir(), map[string]string{"DATABASE_URL": postgresproc.New(t), "AUTH_CACHE_AGE": "1m"})
 	n.addUsers("alice", "bob")
 	alice := n.managed("alice", "")
 	alice.chat("bob@localhost", "0")

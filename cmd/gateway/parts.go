@@ -279,8 +279,8 @@ func (m mailbox) PairLimit(user stanza.Addr) (n int, limited bool, err error) {
 	return m.Mailbox.PairLimit(m.ctx, user)
 }
 
-// limitPatience is how long a user waits for the store to take a new limit.
-const limitPatience = time.Second
+// limitPatience is how long a user waits for the store to take a new limit. Tests wait longer.
+var limitPatience = time.Second
 
 func (m mailbox) Choose(user stanza.Addr, n int, limited bool) error {
 	ctx, cancel := context.WithTimeout(m.ctx, limitPatience)

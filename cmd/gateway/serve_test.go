@@ -18,7 +18,7 @@ import (
 // SIGTERM: not ready first; clients that can come back are told so (1012, service restart), the others that the system
 // goes down; what was not acknowledged is there when the next process resumes the sessions.
 func TestDrainAndResume(t *testing.T) {
-	n := startNode(t, t.TempDir(), map[string]string{"READY_DELAY": "300ms"})
+	n := startNode(t, t.TempDir(), map[string]string{"READY_DELAY": "3s"})
 	n.addUsers("alice", "bob", "carol")
 	alice, bob, carol := n.managed("alice", ""), n.managed("bob", ""), n.bound("carol")
 	bob.available()
@@ -38,10 +38,10 @@ func TestDrainAndResume(t *testing.T) {
 		t.Error("not alive while draining")
 	}
 	alice.chat("bob@localhost", "4") // still served until the delay is over
-	start := time.Now()
 	if conditions, status := alice.end(); status != 1012 || len(conditions) > 0 {
 		t.Errorf("alice was sent away with %d %v", status, conditions)
 	}
+	start := time.Now()
 	if conditions, _ := carol.end(); !slices.Equal(conditions, []string{"system-shutdown"}) {
 		t.Errorf("carol was sent away with %v", conditions)
 	}

@@ -100,7 +100,7 @@ describe("courier", () => {
     d.link.cut();
     const key = await d.write("hello");
     d.now += 120_000;
-    await expect.poll(async () => (await d.states())[0], { timeout: 5000 }).toBe("failed");
+    await expect.poll(async () => (await d.states())[0]).toBe("failed");
     d.link.connect();
     await d.quiet();
     expect(d.server.got).toEqual([]);
@@ -239,7 +239,7 @@ describe("courier", () => {
       if (then === "ends") await d.crash();
       else room();
       await d.quiet();
-      await expect.poll(async () => await d.states(), { timeout: 5000 }).toEqual(["held", "held", "held"]);
+      await expect.poll(async () => await d.states()).toEqual(["held", "held", "held"]);
       expect(await d.states()).toEqual(["held", "held", "held"]);
       expect(d.server.got).toHaveLength(3);
       expect(await d.store.queue()).toEqual([]);
@@ -261,7 +261,7 @@ describe("courier", () => {
       noRoom(d.store, "restart", times); // once for the session that is over, then for the one that begins
       d.link.connect();
       room();
-      await expect.poll(async () => await d.states(), { timeout: 5000 }).toEqual(["held", "held"]);
+      await expect.poll(async () => await d.states()).toEqual(["held", "held"]);
       await d.write("three");
       await d.quiet();
       expect(await d.states()).toEqual(["held", "held", "held"]);
@@ -284,7 +284,7 @@ describe("courier", () => {
     d.server.send(incoming("meanwhile"));
     await d.quiet();
     expect([presences(d), d.came.length]).toEqual([1, 1]);
-    await expect.poll(() => presences(d), { timeout: 5000 }).toBe(2);
+    await expect.poll(() => presences(d)).toBe(2);
     await d.write("hello");
     await d.crash();
     await d.quiet();
@@ -337,7 +337,7 @@ describe("courier", () => {
     d.link.connect();
     await d.quiet();
     expect(d.came.map((m) => m.body)).toEqual(["one"]);
-    await expect.poll(() => presences(d), { timeout: 5000 }).toBe(2);
+    await expect.poll(() => presences(d)).toBe(2);
   });
 
   it("sends what was written while nothing could be stored", async () => {
@@ -348,7 +348,7 @@ describe("courier", () => {
     await d.quiet();
     expect(await d.states()).toEqual(["queued"]);
     room();
-    await expect.poll(() => d.server.got, { timeout: 5000 }).toHaveLength(1);
+    await expect.poll(() => d.server.got).toHaveLength(1);
     await d.quiet();
     expect(await d.states()).toEqual(["held"]);
   });
@@ -383,6 +383,44 @@ describe("courier", () => {
     await d.page();
     await d.quiet();
     expect(d.came.map((m) => m.body)).toEqual(["one"]);
+  });
+
+  it("acknowledges in a session nothing of the one before", async () => {
+    const d = await make();
+    for (const text of ["one", "two"]) d.server.send(incoming(text));
+    await d.quiet();
+    let go: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (go = resolve));
+    const usual = d.store.take.bind(d.store);
+    d.store.take = async (...all) => {
+      await held;
+      return await usual(...all);
+    };
+    d.server.send(incoming("three"));
+    d.link.deliver();
+    d.link.cut();
+    d.server.forget(true);
+    const told: number[] = [];
+    d.link.handled = (h) => void told.push(h);
+    d.link.connect();
+    go();
+    await d.quiet();
+    expect(d.came.map((m) => m.body)).toEqual(["one", "two", "three"]);
+    expect(new Set(told)).toEqual(new Set([0]));
+  });
+
+  it("resumes a session with nothing of the one before", async () => {
+    const d = await make();
+    for (const text of ["one", "two"]) d.server.send(incoming(text));
+    await d.quiet();
+    d.link.cut();
+    d.server.forget(true);
+    d.link.connect();
+    d.server.send(incoming("three"));
+    d.link.cut(); // before any step of the new session
+    d.link.connect();
+    await d.quiet();
+    expect(d.came.map((m) => m.body)).toEqual(["one", "two", "three"]);
   });
 
   it("takes once what came again while it was being stored", async () => {

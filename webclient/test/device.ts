@@ -10,6 +10,28 @@ let ids = 0;
 
 export const newId = (prefix: string): string => `${prefix}${++ids}`;
 
+// Transactions of each database: how many there were, and how many of them are not over.
+const work = new Map<string, { all: number; open: number }>();
+
+function workOf(name: string): { all: number; open: number } {
+  const found = work.get(name) ?? { all: 0, open: 0 };
+  work.set(name, found);
+  return found;
+}
+
+// eslint-disable-next-line @typescript-eslint/unbound-method -- it is called with the database that it is of
+const { transaction } = IDBDatabase.prototype;
+IDBDatabase.prototype.transaction = function (...args) {
+  const tx = transaction.apply(this, args);
+  const its = workOf(this.name);
+  its.all++;
+  its.open++;
+  for (const end of ["complete", "abort"]) tx.addEventListener(end, () => its.open--);
+  return tx;
+};
+
+const longest = 20_000; // ms in which everything comes to rest
+
 // A device with a page that may end at any moment and another that goes on.
 export class Device {
   store!: Store;
@@ -66,11 +88,18 @@ export class Device {
     return m.key;
   }
 
-  // quiet waits until nothing moves any more.
+  // quiet waits until nothing moves any more: nothing comes from the server, and no step is in the store. It takes as many
+  // turns as that needs, however slow they are, and no timer is waited for.
   async quiet(): Promise<void> {
-    for (let n = 0; n < 12; n++) {
-      this.link.deliver();
-      await new Promise((resolve) => setTimeout(resolve, 4));
+    const its = workOf(this.name);
+    const end = Date.now() + longest;
+    for (let still = 0; still < 3; ) {
+      if (Date.now() > end) throw new Error("it does not come to rest");
+      const before = its.all;
+      const came = this.link.deliver();
+      do await new Promise((resolve) => setImmediate(resolve));
+      while (its.open > 0 && Date.now() < end);
+      still = came || its.all !== before ? 0 : still + 1;
     }
   }
 

@@ -124,14 +124,15 @@ export class FakeLink implements Link {
   // While it is lossy what is pushed does not arrive, and the connection does not know.
   lossy = false;
 
-  // deliver brings what the server has, and acknowledgements.
-  deliver(): void {
+  // deliver brings what the server has, and acknowledgements, and says whether there was something.
+  deliver(): boolean {
     const { ledger } = this;
     const session = this.#session;
-    if (!this.ready || this.lossy || !ledger || !session) return;
+    if (!this.ready || this.lossy || !ledger || !session) return false;
     const acked = ledger.unacked.splice(0, session.handled - ledger.hOutAcked);
     ledger.hOutAcked = session.handled;
     if (acked.length > 0) this.#l.acknowledged(acked);
+    const before = this.#delivered;
     while (this.#delivered < session.outbox.length) {
       const text = session.outbox[this.#delivered++];
       if (text === undefined) break;
@@ -139,6 +140,7 @@ export class FakeLink implements Link {
       this.#l.stanza({ stanza, session: ledger.id, h: session.acked + this.#delivered });
     }
     this.#l.asked();
+    return acked.length > 0 || this.#delivered > before;
   }
 
   handled(h: number): void {

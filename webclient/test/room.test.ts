@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { limits } from "../src/core/room.js";
 import * as stanzas from "../src/core/stanzas.js";
 import { Device, randomFrom } from "./device.js";
@@ -39,7 +39,13 @@ const bounce = (id: string, from: string): string => `<message xmlns="jabber:cli
 const error = (condition: string, type: string): string => `<error type="${type}"><${condition} xmlns="${stanzas.ns.stanzas}"/></error>`;
 
 const { ...usual } = limits;
-afterEach(() => void Object.assign(limits, usual));
+afterEach(() => {
+  Object.assign(limits, usual);
+  vi.useRealTimers();
+});
+
+// stopClock has the room's time-outs wait for vi.advanceTimersByTime. What the store and the courier wait for goes on.
+const stopClock = (): unknown => vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
 
 describe("room", () => {
   it("is entered once a session, with as much history as is missing", async () => {
@@ -138,7 +144,7 @@ describe("room", () => {
   });
 
   it("gives a room time that is still telling what it has, and was not in before the end of it", async () => {
-    limits.patience = 1000;
+    stopClock();
     const { d, room } = await enter((room) => {
       room.endless = true;
       room.say("Bob", "before");
@@ -146,13 +152,18 @@ describe("room", () => {
     for (let n = 0; n < 18; n++) {
       room.come(`o${n}`);
       await d.quiet();
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      vi.advanceTimersByTime(limits.patience - 1);
+      await d.quiet();
     }
     expect(room.joins).toHaveLength(1);
     room.endless = false;
     room.say("Bob", "now");
     room.history[1] = { ...room.history[0], ...room.history[1], body: "before too", stanzaId: "y" } as (typeof room.history)[0];
-    await expect.poll(() => d.quiet().then(() => d.scene?.stage), { timeout: 5000 }).toBe("in");
+    await d.quiet();
+    expect(room.joins).toHaveLength(1);
+    vi.advanceTimersByTime(limits.patience);
+    await d.quiet();
+    expect(d.scene?.stage).toBe("in");
     expect(room.joins).toHaveLength(2);
     expect(d.came.map((m) => m.body)).toEqual(["now"]);
     expect((await d.all()).map((m) => [m.body, m.dir === "in" && m.seen])).toEqual([["before", true], ["now", false], ["before too", true]]);
@@ -200,7 +211,7 @@ describe("room", () => {
     const { d, room } = s;
     await d.write("one");
     d.link.lossy = false;
-    await new Promise((resolve) => setTimeout(resolve, 10)); // it is there, and nothing comes back
+    await expect.poll(() => spoken(room)).toEqual(["one"]); // and nothing comes back
     d.link.lossy = true;
     await d.write("two");
     await d.quiet();
@@ -210,6 +221,26 @@ describe("room", () => {
     expect(spoken(room)).toEqual(["one", "two"]);
     expect(await d.states()).toEqual(["delivered", "delivered"]);
     expect(await d.store.queue()).toEqual([]);
+  });
+
+  it("knows its own messages in the history that an earlier page asked for", async () => {
+    const { d, room } = await enter();
+    await d.write("one");
+    await d.quiet();
+    // The session is over, and the page ends before it enters in the next one.
+    d.link.cut();
+    d.server.forget(false);
+    await d.store.restart([], null);
+    await d.crash();
+    await expect.poll(() => room.joins).toHaveLength(2);
+    // The next page ends when it was told that it is in, and not yet what was said.
+    const [session] = d.server.sessions.values();
+    const rest = session?.outbox.splice(1) ?? [];
+    await d.quiet();
+    await d.crash();
+    session?.outbox.push(...rest);
+    await d.quiet();
+    expect((await d.all()).map((m) => [m.dir, m.body])).toEqual([["out", "one"]]);
   });
 
   it("has what one wrote elsewhere as one's own", async () => {
@@ -304,22 +335,28 @@ describe("room", () => {
   });
 
   it("comes back when a failure put it out", async () => {
+    stopClock();
     const { d, room } = await enter();
     room.remove([307, 333]);
     await d.quiet();
     await d.write("hello");
     await d.quiet();
     expect(await d.states()).toEqual(["queued"]);
-    await expect.poll(() => d.quiet().then(() => room.joins.length), { timeout: 5000 }).toBe(2);
+    expect(room.joins).toHaveLength(1);
+    vi.advanceTimersByTime(1000); // the first pause, at most
     await d.quiet();
+    expect(room.joins).toHaveLength(2);
     expect(await d.states()).toEqual(["delivered"]);
   });
 
   it("waits for a room that is busy, and not for one that says no", async () => {
+    stopClock();
     const busy = await enter((room) => (room.refuses = error("service-unavailable", "wait")));
     expect(busy.d.scene).toMatchObject({ stage: "out" });
     busy.room.refuses = "";
-    await expect.poll(() => busy.d.quiet().then(() => busy.d.scene?.stage), { timeout: 5000 }).toBe("in");
+    vi.advanceTimersByTime(1000);
+    await busy.d.quiet();
+    expect(busy.d.scene?.stage).toBe("in");
     const closed = await enter((room) => (room.refuses = error("registration-required", "auth")));
     expect(closed.d.scene).toMatchObject({ stage: "barred", trouble: { kind: "refused", condition: "registration-required" } });
     expect(closed.room.joins).toHaveLength(1);
@@ -465,7 +502,7 @@ describe("room", () => {
     await d.quiet();
     expect(await d.states()).toEqual(["queued"]);
     d.now += 120_000;
-    await expect.poll(async () => (await d.states())[0], { timeout: 5000 }).toBe("failed");
+    await expect.poll(async () => (await d.states())[0]).toBe("failed");
   });
 
   // The room has each message once and in order, and so has the device, whatever breaks.

@@ -25,11 +25,11 @@ describe("links", () => {
   });
 
   it("takes its time on hostile text", () => {
-    const start = Date.now();
+    const start = process.cpuUsage(); // the time that others take does not count
     pieces("https://" + "a(".repeat(50_000));
     pieces("https://x.y/" + ")".repeat(50_000));
     pieces("https://x.y/" + "(".repeat(20_000) + ")".repeat(30_000));
-    expect(Date.now() - start).toBeLessThan(2000);
+    expect(process.cpuUsage(start).user / 1000).toBeLessThan(2000);
   });
 
   it("does not make a link of what is none", () => {

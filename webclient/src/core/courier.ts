@@ -97,7 +97,7 @@ export class Courier implements Listener {
   }
 
   get stored(): number {
-    return this.#handled;
+    return this.#link?.ledger?.id === this.#session ? this.#handled : 0; // the link may be a session ahead
   }
 
   get phaseNow(): Phase {
@@ -190,12 +190,14 @@ export class Courier implements Listener {
   }
 
   asked(): void {
+    const session = this.#link?.ledger?.id;
     this.#step(async () => {
-      if (this.#broken) return;
+      // What is stored of one session is no answer in the next.
+      if (this.#broken || session !== this.#session) return;
       const handled = this.#handled;
       if (this.#noted !== handled) await this.store.keep(this.#snapshot());
       this.#noted = handled;
-      this.#link?.handled(handled);
+      if (this.#link?.ledger?.id === session) this.#link.handled(handled);
     });
   }
 

@@ -320,6 +320,8 @@ export class Room implements Conversation {
     if (self) {
       this.#nick = seen.nick;
       this.#occupant = seen.occupant;
+      // The next page may be told what was said before, and not again who it is.
+      if (this.#stage === "joining") await this.#note();
     }
     if (had || self || this.#occupants.size < limits.occupants) {
       // In this order: when it cannot be noted it comes again, as something new.

@@ -189,6 +189,25 @@ func (c *chat) awaitState(text, state string) {
 		&& (state === "seen" || state === "unseen" || [...el.shadowRoot.querySelectorAll(".message.out." + state)].some((b) => b.querySelector(".text").textContent === text))`, []string{text, state})
 }
 
+// settled waits until the server has acknowledged all that this device had to send, and the store has it so.
+func (c *chat) settled() {
+	c.t.Helper()
+	c.until(`async (el) => {
+		const got = (r) => new Promise((resolve, reject) => { r.onsuccess = () => resolve(r.result); r.onerror = () => reject(r.error); });
+		for (const { name } of (await indexedDB.databases()).filter((d) => d.name.startsWith("holdfast "))) {
+			const db = await got(indexedDB.open(name));
+			try {
+				const tx = db.transaction(["queue", "meta"]);
+				const [queue, ledger] = await Promise.all([got(tx.objectStore("queue").count()), got(tx.objectStore("meta").get("ledger"))]);
+				if (queue > 0 || !ledger || ledger.unacked.length > 0) return false;
+			} finally {
+				db.close();
+			}
+		}
+		return true;
+	}`, nil)
+}
+
 // bodies are the texts that came or went, in their order.
 func (c *chat) bodies(direction string) (all []string) {
 	c.t.Helper()

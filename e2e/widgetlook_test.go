@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/internal/testkit/cutproxy"
 	"holdfast/internal/testkit/gatewayproc"
 	"holdfast/internal/testkit/xmppclient"
 )
@@ -67,10 +66,10 @@ func TestWidgetLooks(t *testing.T) {
 	long(t)
 	g := gatewayproc.Start(t, anySite(nil))
 	g.AddUsers("romeo", "juliet")
-	rNet, jNet := behind(t, g), behind(t, g)
+	net := behind(t, g)
 	all := newPeople(t)
 	romeo, juliet := all.person("romeo"), all.person("juliet")
-	site := sitePage(t, rNet.Addr())
+	site := sitePage(t, net.Addr())
 	r := romeo.at(site("contact", bare("juliet"), "name", "Juliet", "user", "romeo", "give-up", "2"))
 	r.until(`(el) => el.shadowRoot.querySelector("form.login")`, nil)
 	r.inspect("login")
@@ -82,14 +81,14 @@ func TestWidgetLooks(t *testing.T) {
 		t.Errorf("axe-core does not see a picture without a text: %s", found)
 	}
 	r.do(`(el) => el.shadowRoot.querySelector(".panel > img").remove()`, nil)
-	j := juliet.at(sitePage(t, jNet.Addr())("contact", bare("romeo"), "name", "Romeo", "user", "juliet")).login().online()
+	j := juliet.at(sitePage(t, g.Addr())("contact", bare("romeo"), "name", "Romeo", "user", "juliet")).login().online()
 	j.write("O Romeo, Romeo! wherefore art thou Romeo? See https://example.com/verona(1595).")
 	r.write("Shall I hear more, or shall I speak at this?")
 	r.awaitState("Shall I hear more, or shall I speak at this?", "read")
 	j.visible(false)
 	r.write("\U0001F339")
 	r.awaitState("\U0001F339", "delivered")
-	jNet.Each((*cutproxy.Link).Stall)
+	j.call("close", j.with(nil)) // her session waits for ten minutes
 	r.write("held by the server")
 	r.awaitState("held by the server", "held")
 	g.Pause()
@@ -130,6 +129,8 @@ func TestWidgetButton(t *testing.T) {
 	b := r.at(sitePage(t, g.Addr())("contact", bare("juliet"), "name", "Juliet", "user", "romeo", "mode", "button"))
 	r.call("close", r.with(nil))
 	b.login().online()
+	// Else the message may find the session of the closed page only.
+	b.until(`(el) => el.shadowRoot.querySelector(".presence").textContent === "online"`, nil)
 	j.write("are you there")
 	b.until(`(el) => el.unread === 1 && el.shadowRoot.querySelector(".launcher").getAttribute("aria-label").includes("1 unread") && document.title.startsWith("(1) ")`, nil)
 	j.awaitState("are you there", "delivered")
@@ -183,17 +184,25 @@ func TestWidgetHostile(t *testing.T) {
 			"<html xmlns='http://jabber.org/protocol/xhtml-im'><body xmlns='http://www.w3.org/1999/xhtml'><script>window.pwned = 1</script></body></html>"+
 			"<request xmlns='urn:xmpp:receipts'/></message>", bare("romeo"), i, xmppclient.Escape(b)))
 	}
+	// It takes its time to show the long one. The receipts are out when that is done.
+	r.until(`(el, n) => el.messages.length === n`, len(bodies))
+	r.settled()
 	for i := range bodies {
 		evil.expect("the receipt", func(e *xmppclient.Element) bool {
 			return e.Child("urn:xmpp:receipts", "received").Attr("id") == fmt.Sprintf("h%d", i)
 		})
 	}
-	r.until(`(el, n) => el.messages.length === n`, len(bodies))
 	if got := r.bodies("in"); !slices.Equal(got, bodies) {
 		t.Errorf("romeo has %q", got)
 	}
 	var shown []string
-	if err := json.Unmarshal(r.do(`(el) => [...el.shadowRoot.querySelectorAll(".text")].map((t) => t.textContent)`, nil), &shown); err != nil {
+	if err := json.Unmarshal(r.do(`(el) => {
+		const fold = () => [...el.shadowRoot.querySelectorAll(".more")].forEach((more) => more.click());
+		fold();
+		const all = [...el.shadowRoot.querySelectorAll(".text")].map((t) => t.textContent);
+		fold();
+		return all;
+	}`, nil), &shown); err != nil {
 		t.Fatal(err)
 	}
 	for i, b := range bodies {
@@ -217,10 +226,21 @@ func TestWidgetHostile(t *testing.T) {
 		t.Errorf("200 kB: %s", got)
 	}
 	r.do(`(el) => el.send("a\u0000b\ud800c\u001b[31m")`, nil)
+	r.settled()
 	evil.expect("it without what XML has not", func(e *xmppclient.Element) bool {
 		return e.Child("", "body") != nil && e.Child("", "body").Text == "a\ufffdb\ufffdc\ufffd[31m"
 	})
 	r.online().glance("hostile", looks[0].name, looks[3].name)
+}
+
+// writeCut pulls the switch of a side of the demo and writes in the same moment: soon after, the widget knows that its
+// connection is dead.
+func (c *chat) writeCut(text string) {
+	c.t.Helper()
+	c.do(`(el, [who, text]) => {
+		parent.document.querySelector("#" + who + " button").click();
+		return el.send(text);
+	}`, []string{c.who, text})
 }
 
 // TestWidgetDemo: what a newcomer sees: two people who chat, with no account, and a switch that can be pulled.
@@ -242,8 +262,7 @@ func TestWidgetDemo(t *testing.T) {
 	pull := func(who string) {
 		demo.call("click", demo.with(map[string]any{"selector": "#" + who + " button"}))
 	}
-	pull("romeo")
-	r.write("Shall I hear more?")
+	r.writeCut("Shall I hear more?")
 	r.awaitState("Shall I hear more?", "sending")
 	r.until(`(el) => el.connection.state === "waiting"`, nil)
 	r.write("Or shall I speak at this?")
@@ -395,7 +414,7 @@ func TestClusterWidgetGuests(t *testing.T) {
 	guest.write("is anybody there")
 	guest.awaitState("is anybody there", "held")
 	address := func(c *chat) (full string) {
-		if err := json.Unmarshal(c.do(`(el) => el.address`, nil), &full); err != nil || !strings.HasPrefix(full, "guest-") {
+		if err := json.Unmarshal(c.until(`(el) => el.address`, nil), &full); err != nil || !strings.HasPrefix(full, "guest-") {
 			t.Fatalf("the guest is %q, %v", full, err)
 		}
 		return full

@@ -57,9 +57,11 @@ func TestHeirCarriesOn(t *testing.T) {
 		w.arrived(u.addr, s.name, 423)
 		w.goneFrom(victim, all[1], all[2])
 		for _, what := range []string{"fence", "mailbox", mailboxDead, mailboxClosed} {
-			if n, err := w.admin.Exists(ctx, w.keys.Node(victim.id, what)).Result(); n != 0 || err != nil {
-				t.Errorf("%s is left: %v", what, err)
-			}
+			// Another one that was about to adopt it may have made the fence anew, and takes it away again.
+			w.await("no "+what+" is left", func() bool {
+				n, err := w.admin.Exists(bg, w.keys.Node(victim.id, what)).Result()
+				return n == 0 && err == nil
+			})
 		}
 		w.await("the link to it is closed", func() bool { return all[1].node.link(victim.id).isClosed() })
 		for _, g := range all[1:] {
@@ -110,7 +112,12 @@ func TestLateMessages(t *testing.T) {
 	<-adopted
 	<-adopted // it is sealed
 	w.arrived(u.addr, s.name, 6)
+	// All of them are in the link before it knows.
+	hold := make(chan struct{})
+	all[1].j.set(func(j *memJournal) { j.hold = hold })
 	s.sends(t, u, 5)
+	all[1].j.set(func(j *memJournal) { j.hold = nil })
+	close(hold)
 	w.arrived(u.addr, s.name, 11)
 	close(bury)
 	w.goneFrom(victim, all[1], all[2])
@@ -210,7 +217,7 @@ func TestAdoptionFailsInTheMiddle(t *testing.T) {
 				t.Error("the key expires")
 			}
 			fresh := w.start()
-			must(t, u.connect(ctx, fresh))
+			must(t, u.connect(within(t), fresh))
 			s.sends(t, u, 1)
 			w.arrived(u.addr, s.name, 5)
 		})
@@ -277,7 +284,7 @@ func TestHeirDies(t *testing.T) {
 			if homes := w.homesOf(u.addr); len(homes) != 1 || homes[0] != w.home(u.addr) {
 				t.Errorf("homes %v, the key says %s", homes, w.home(u.addr))
 			}
-			must(t, u.connect(ctx, rest[0]))
+			must(t, u.connect(within(t), rest[0]))
 			if n := rest[0].heardOf(u.addr); n != 5 {
 				t.Errorf("the session has heard %d", n)
 			}
@@ -348,11 +355,17 @@ func TestNobodyDiesOfAnOutage(t *testing.T) {
 	if err := node.beatOnce(bg, 2); err == nil {
 		t.Fatal("Redis answers")
 	}
+	if node.Healthy() == nil {
+		t.Error("healthy though Redis is away")
+	}
 	if looks(550 * time.Millisecond) {
 		t.Error("taken for dead as soon as Redis is back")
 	}
 	if looks(450 * time.Millisecond) {
 		t.Error("taken for dead within a lease")
+	}
+	if err := node.Healthy(); err != nil {
+		t.Error(err)
 	}
 	looks(500 * time.Millisecond)
 	if !looks(100 * time.Millisecond) {
@@ -452,7 +465,7 @@ func TestPausedNodeIsFenced(t *testing.T) {
 // the adoption fails.
 func TestDoubt(t *testing.T) {
 	w := shared(t)
-	w.cfg.Doubt = 400 * time.Millisecond
+	w.cfg.Doubt = 2 * time.Second // far more than the second try takes
 	ctx := within(t)
 	all := w.starts(2)
 	heir, dead := all[0], all[1]
@@ -486,17 +499,23 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
-// subscribed reports whether all hold a subscription.
-func subscribed(all []*gateway) bool {
+// beatOf is what a gateway last showed the others.
+func (w *world) beatOf(g *gateway) string {
+	w.t.Helper()
+	beat, err := w.admin.HGet(bg, w.keys.Nodes(), g.id).Result()
+	must(w.t, err)
+	return beat
+}
+
+// subscribed waits until all hold a subscription and have shown that they do.
+func (w *world) subscribed(all []*gateway) {
+	w.t.Helper()
 	for _, g := range all {
-		g.node.mu.Lock()
-		since := g.node.subscribed
-		g.node.mu.Unlock()
-		if since.IsZero() {
-			return false
-		}
+		w.await(g.id+" is subscribed", func() bool {
+			beat := w.beatOf(g)
+			return beat != "0" && !strings.HasSuffix(beat, beatDeaf)
+		})
 	}
-	return true
 }
 
 // A process that is killed closes its subscription, so that nobody waits for its lease.
@@ -514,7 +533,7 @@ func TestSuspect(t *testing.T) {
 			defer a.node.mu.Unlock()
 			a.node.subscribed = at
 		}
-		w.await("all are subscribed", func() bool { return subscribed(all) })
+		w.subscribed(all)
 		setSubscribed(time.Now().Add(-2 * time.Hour))
 		// One that lives is not suspected.
 		a.node.Suspect(ctx, victim.id)
@@ -555,7 +574,7 @@ func TestCertainDeath(t *testing.T) {
 	all := w.starts(4)
 	a, fresh, old, left := all[0], all[1], all[2], all[3]
 	ctx := within(t)
-	w.await("all are subscribed", func() bool { return subscribed(all) })
+	w.subscribed(all)
 	a.node.mu.Lock()
 	a.node.subscribed = time.Now().Add(-2 * time.Hour)
 	a.node.mu.Unlock()
@@ -569,15 +588,32 @@ func TestCertainDeath(t *testing.T) {
 		}
 		return true
 	})
+	last := map[string]string{fresh.id: w.beatOf(fresh), old.id: w.beatOf(old)}
+	w.await("their last beats are seen", func() bool {
+		a.node.mu.Lock()
+		defer a.node.mu.Unlock()
+		return a.node.members[fresh.id].beat == last[fresh.id] && a.node.members[old.id].beat == last[old.id]
+	})
 	a.node.mu.Lock()
 	a.node.members[fresh.id].heard = time.Now().Add(time.Minute)
 	a.node.members[old.id].heard = time.Now().Add(-time.Minute)
+	a.node.members[old.id].left = time.Now() // so that nobody waits for its answers
 	a.node.mu.Unlock()
 	a.node.Suspect(ctx, fresh.id)
 	w.goneFrom(fresh, a)
 	left.leaveNow()
 	w.goneFrom(left, a)
-	a.node.Suspect(ctx, old.id)
+	a.node.mu.Lock()
+	a.node.members[old.id].left = time.Time{}
+	a.node.mu.Unlock()
+	a.node.Suspect(within(t), old.id)
+	a.node.mu.Lock()
+	m := a.node.members[old.id]
+	doubtful := m != nil && m.adopting && !m.certain
+	a.node.mu.Unlock()
+	if !doubtful {
+		t.Error("one that was silent for a while is not suspected, or certainly dead")
+	}
 	time.Sleep(100 * time.Millisecond)
 	if !a.node.isMember(old.id) {
 		t.Error("one that was silent for a while was taken over at once")
@@ -647,22 +683,31 @@ func TestRedisPausedLongerThanTheLease(t *testing.T) {
 	must(t, u.connect(ctx, all[1]))
 	srv.Pause(t)
 	time.Sleep(3 * w.cfg.Lease)
+	back := time.Now()
 	srv.Resume(t)
 	s.sends(t, u, 5)
 	w.arrived(u.addr, s.name, 5)
-	nobodyDied(t, w, all)
+	nobodyDied(t, w, all, back)
 }
 
 func TestRedisRestarted(t *testing.T) {
 	srv, w := standalone(t, quick(), "--appendonly", "yes", "--appendfsync", "always")
+	// A connection pool that was refused often tries once a second, so that one node may be back so much before another.
+	w.cfg.Lease = 1500 * time.Millisecond
 	ctx := within(t)
 	all := w.starts(3)
 	s, u := w.client("sender"), w.client("user")
 	must(t, s.connect(ctx, all[0]))
 	must(t, u.connect(ctx, all[1]))
-	w.await("the subscriptions are old enough", func() bool { return all[0].node.stands() })
+	w.subscribed(all)
+	for _, g := range all {
+		g.node.mu.Lock()
+		g.node.subscribed = time.Now().Add(-time.Hour) // old enough to suspect others, until Redis is away
+		g.node.mu.Unlock()
+	}
 	srv.Kill()
-	time.Sleep(2 * w.cfg.Lease)
+	time.Sleep(w.cfg.Lease + w.cfg.Lease/2)
+	back := time.Now()
 	srv.Restart(t)
 	for range 20 {
 		for _, g := range all {
@@ -673,13 +718,26 @@ func TestRedisRestarted(t *testing.T) {
 	}
 	s.sends(t, u, 5)
 	w.arrived(u.addr, s.name, 5)
-	nobodyDied(t, w, all)
+	nobodyDied(t, w, all, back)
 }
 
-// nobodyDied waits for another lease and then finds everybody as they were.
-func nobodyDied(t *testing.T, w *world, all []*gateway) {
+// nobodyDied waits until all have heard of all since Redis is back, and for another lease, and then finds everybody as
+// they were.
+func nobodyDied(t *testing.T, w *world, all []*gateway, back time.Time) {
 	t.Helper()
-	time.Sleep(2 * w.cfg.Lease)
+	for _, g := range all {
+		w.await(g.id+" hears of the others", func() bool {
+			g.node.mu.Lock()
+			defer g.node.mu.Unlock()
+			for _, m := range g.node.members {
+				if m.heard.Before(back) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	time.Sleep(w.cfg.Lease)
 	for _, g := range all {
 		select {
 		case <-g.node.Fenced():
@@ -689,6 +747,13 @@ func nobodyDied(t *testing.T, w *world, all []*gateway) {
 		if n := len(g.node.Members()); n != len(all)-1 {
 			t.Errorf("%s knows %d others", g.id, n)
 		}
+		g.node.mu.Lock()
+		for name, m := range g.node.members {
+			if m.adopting {
+				t.Errorf("%s adopts %s", g.id, name)
+			}
+		}
+		g.node.mu.Unlock()
 	}
 }
 

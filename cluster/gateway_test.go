@@ -45,7 +45,8 @@ type gateway struct {
 
 	names names
 
-	slow atomic.Int64 // nanoseconds that carrying out one message takes
+	slow    atomic.Int64 // nanoseconds that carrying out one message takes
+	waiting atomic.Int64 // senders in Ready
 
 	mu     sync.Mutex // every user's lock
 	users  map[stanza.Addr]*person
@@ -491,7 +492,10 @@ func (g *gateway) send(ctx context.Context, from, to stanza.Addr, n uint32, text
 		if g.dead.Load() {
 			return errKilled
 		}
-		if !g.node.Ready(ctx, to) {
+		g.waiting.Add(1)
+		ready := g.node.Ready(ctx, to)
+		g.waiting.Add(-1)
+		if !ready {
 			if err := g.node.Locate(ctx, to, true); err != nil {
 				g.pause(2 * time.Millisecond)
 			}

@@ -160,6 +160,22 @@ func short() Config {
 	return cfg
 }
 
+// claims makes a gateway the home of a user who was last in use at that time, as far as it knows.
+func (w *world) claims(g *gateway, user stanza.Addr, used time.Time) {
+	w.t.Helper()
+	w.await(g.id+" is the home", func() bool {
+		must(w.t, g.node.Locate(bg, user, true))
+		g.node.homes.mu.Lock()
+		defer g.node.homes.mu.Unlock()
+		p := g.node.homes.places[user]
+		if p == nil || p.node != g.id || p.leaving != nil {
+			return false // given up in that moment
+		}
+		p.used.Store(used.UnixNano())
+		return true
+	})
+}
+
 func (w *world) ttl(user stanza.Addr) time.Duration {
 	w.t.Helper()
 	d, err := w.admin.PTTL(bg, w.keys.Home(user.String())).Result()
@@ -169,18 +185,20 @@ func (w *world) ttl(user stanza.Addr) time.Duration {
 
 func TestIdleUsersAreGivenUp(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		w.cfg = short()
+		w.cfg.HomeTime = 300 * time.Millisecond // a key that nobody extends for three times that is gone
 		ctx := within(t)
 		g := w.start()
 		for i := range 20 {
 			must(t, g.node.Locate(ctx, addr(fmt.Sprint("idle", i)), true))
 		}
 		used, pinned, loose := addr("used"), addr("pinned"), addr("loose")
-		for _, user := range []stanza.Addr{used, pinned, loose} {
-			must(t, g.node.Locate(ctx, user, true))
+		w.claims(g, used, time.Now().Add(time.Hour))
+		for _, user := range []stanza.Addr{pinned, loose} {
+			w.await("it is pinned", func() bool {
+				must(t, g.node.Locate(ctx, user, true))
+				return g.node.Pin(ctx, user, "") == nil
+			})
 		}
-		must(t, g.node.Pin(ctx, pinned, ""))
-		must(t, g.node.Pin(ctx, loose, ""))
 		if w.ttl(pinned) != -1 {
 			t.Error("a pinned user's key expires")
 		}
@@ -189,13 +207,10 @@ func TestIdleUsersAreGivenUp(t *testing.T) {
 		g.mu.Unlock()
 		w.await("the key of a user without sessions expires", func() bool { return w.ttl(loose) != -1 })
 		w.await("idle users are nobody's", func() bool {
-			must(t, g.node.Locate(ctx, used, true))
-			if !g.node.Here(used) || !g.node.Here(pinned) {
-				t.Fatal("a user who is in use was given up")
-			}
 			here, _, _ := g.node.homes.Counts()
-			return here == 2
+			return here <= 2
 		})
+		w.await("those who are in use are still here", func() bool { return g.node.Here(used) && g.node.Here(pinned) })
 		if n := w.home(addr("idle3")); n != "" {
 			t.Errorf("the key names %s", n)
 		}
@@ -235,14 +250,14 @@ func TestClaimOfAUserWhoWasGivenUp(t *testing.T) {
 // A key that expires behind its node's back is not relied on, and what the node says ends before the key does.
 func TestHereOnlyWhileTheKeyLives(t *testing.T) {
 	w := shared(t)
-	w.cfg = short()
+	w.cfg.HomeTime = time.Second
 	ctx := within(t)
 	all := w.starts(2)
 	a, b := all[0], all[1]
 	user := addr("user")
-	must(t, a.node.Locate(ctx, user, true))
+	w.claims(a, user, time.Now().Add(time.Hour)) // so that it is not given up
 	a.gate.set(func(cmd redis.Cmder) error {
-		if cmd.Name() == "eval" || cmd.Name() == "evalsha" {
+		if isScript(expireScript)(cmd) {
 			return io.ErrUnexpectedEOF // nothing is extended
 		}
 		return nil
@@ -251,6 +266,7 @@ func TestHereOnlyWhileTheKeyLives(t *testing.T) {
 	if w.home(user) != a.id {
 		t.Error("the key was gone before")
 	}
+	must(t, w.admin.PExpire(ctx, w.keys.Home(user.String()), 50*time.Millisecond).Err()) // no need to wait for the rest
 	w.await("the other takes the user", func() bool {
 		if a.node.Here(user) && w.home(user) != a.id {
 			t.Fatal("home without a key")
@@ -381,7 +397,7 @@ func TestPinOfAnothersUser(t *testing.T) {
 
 func TestReleaseFailing(t *testing.T) {
 	w := shared(t)
-	w.cfg = short()
+	w.cfg.HomeTime = time.Second // the key lasts three times that
 	ctx := within(t)
 	g := w.start()
 	fails := make(chan struct{}, 1)
@@ -395,16 +411,15 @@ func TestReleaseFailing(t *testing.T) {
 	}
 	g.mu.Unlock()
 	user := addr("user")
-	must(t, g.node.Locate(ctx, user, true))
+	w.claims(g, user, time.Now().Add(-time.Hour))
 	for range 3 {
 		<-fails
 	}
 	if w.home(user) != g.id {
 		t.Error("given up though not released")
 	}
-	if err := g.node.Leave(ctx); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("leave: %v", err)
-	}
+	// While the keeper is at the user it is left to it.
+	w.await("leaving fails too", func() bool { return errors.Is(g.node.Leave(ctx), io.ErrClosedPipe) })
 	g.mu.Lock()
 	g.release = nil
 	g.mu.Unlock()
@@ -504,8 +519,7 @@ func TestLocateWhileGivenUp(t *testing.T) {
 // One user whose release takes long does not keep the others' homes from being extended.
 func TestSlowReleaseHoldsNobodyUp(t *testing.T) {
 	w := shared(t)
-	w.cfg = short()
-	ctx := within(t)
+	w.cfg.HomeTime = time.Second
 	g := w.start()
 	releasing, go_ := make(chan struct{}), make(chan struct{})
 	began := sync.OnceFunc(func() { close(releasing) })
@@ -520,30 +534,19 @@ func TestSlowReleaseHoldsNobodyUp(t *testing.T) {
 	}
 	g.mu.Unlock()
 	defer close(go_)
-	must(t, g.node.Locate(ctx, slow, true))
-	must(t, g.node.Locate(ctx, used, true))
-	inUse := time.NewTicker(5 * time.Millisecond)
-	defer inUse.Stop()
-	use := func(until <-chan struct{}) {
-		for {
-			g.node.homes.mu.Lock()
-			if p := g.node.homes.places[used]; p != nil {
-				p.use()
-			}
-			g.node.homes.mu.Unlock()
-			select {
-			case <-until:
-				return
-			case <-inUse.C:
-			}
-		}
-	}
-	use(releasing)
-	over := make(chan struct{})
-	time.AfterFunc(4*w.cfg.HomeTime, func() { close(over) })
-	use(over)
-	if !g.node.Here(used) || w.home(used) != g.id {
-		t.Error("a user in use is not here any more")
+	w.claims(g, used, time.Now().Add(time.Hour))
+	w.claims(g, slow, time.Now().Add(-time.Hour))
+	<-releasing
+	since := time.Now()
+	w.await("a user in use is extended again and again", func() bool {
+		g.node.homes.mu.RLock()
+		defer g.node.homes.mu.RUnlock()
+		p := g.node.homes.places[used]
+		return p != nil && p.until.After(since.Add(w.cfg.HomeTime+w.cfg.HomeTime/2))
+	})
+	w.await("it is here", func() bool { return g.node.Here(used) })
+	if w.home(used) != g.id {
+		t.Error("the key of a user in use is gone")
 	}
 }
 

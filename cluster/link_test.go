@@ -288,6 +288,13 @@ func TestNumbersWrap(t *testing.T) {
 	s.sends(t, u, 1)
 	w.arrived(u.addr, s.name, 1)
 	l := a.node.link(b.id)
+	w.await("both ends have counted it", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return l.done == l.seq && b.peers[a.id].handled == l.seq
+	})
 	last := ^uint32(0) - 3
 	l.mu.Lock()
 	l.seq, l.done = last, last

@@ -197,7 +197,7 @@ func TestOrderWhenAnHeirDies(t *testing.T) {
 		w.goneFrom(far, second)
 		first.cancel()
 		first.kill()
-		must(t, s.connect(ctx, second))
+		must(t, s.connect(within(t), second))
 		w.await("the next heir has the user", func() bool { return second.node.Here(u.addr) })
 		s.sends(t, u, 3)
 		w.arrived(u.addr, s.name, 8)

@@ -162,9 +162,12 @@ func (x simulation) run(t *testing.T, w *world) {
 	moving.Wait()
 	for _, u := range users {
 		for _, s := range senders {
-			if got, at := w.got(u.addr, s.name); got != s.count[u.addr.String()] && !w.faulty() {
-				t.Errorf("%s has %d of %s at %q, not %d", u.name, got, s.name, at, s.count[u.addr.String()])
-			}
+			// While a user is given up nobody has what is not kept yet.
+			want := s.count[u.addr.String()]
+			w.await(fmt.Sprintf("%s has %d of %s, and no more", u.name, want, s.name), func() bool {
+				got, _ := w.got(u.addr, s.name)
+				return got == want || w.faulty()
+			})
 		}
 		if homes := w.homesOf(u.addr); len(homes) > 1 {
 			t.Errorf("%s has the homes %v", u.name, homes)

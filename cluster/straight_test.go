@@ -21,6 +21,12 @@ func (g *gateway) straightens(user stanza.Addr) <-chan struct{} {
 	return done
 }
 
+// holds reports whether what senders here have for a user has to wait.
+func (g *gateway) holds(user stanza.Addr) bool {
+	_, hold := g.node.homes.ready(user)
+	return hold != nil
+}
+
 func (w *world) goesTo(at *gateway, user stanza.Addr, home *gateway) {
 	w.t.Helper()
 	if node, known := at.node.Where(user); !known || node != home.id {
@@ -46,9 +52,17 @@ func TestStraighten(t *testing.T) {
 			t.Fatal("straight with a message on its way")
 		case <-time.After(3 * traceTime / 2):
 		}
-		s.sends(t, u, 3) // waits while it is held back, and goes behind
+		for range 3 {
+			s.say(u.addr)
+		}
+		sent, ctx := make(chan error, 1), within(t)
+		go func() { sent <- s.flush(ctx) }() // waits while it is held back, and goes behind
+		w.await("the sender waits", func() bool {
+			return all[0].waiting.Load() > 0 && all[0].holds(u.addr) || len(sent) > 0 // between two traces it may have gone
+		})
 		release()
 		<-straight
+		must(t, <-sent)
 		w.goesTo(all[0], u.addr, all[2])
 		w.goesTo(all[3], u.addr, all[2])
 		w.arrived(u.addr, s.name, 5)
@@ -123,9 +137,21 @@ func TestStraightenWithADeadNode(t *testing.T) {
 	s.sends(t, u, 1)
 	all[1].kill()
 	<-all[2].straightens(u.addr)
+	// On a slow machine the burial may take longer than that has time for.
+	if testutil.ToFloat64(all[2].node.metrics.hastyMoves) == 0 {
+		if left, err := all[2].node.leftSomething(within(t), all[1].id); err != nil || left {
+			t.Errorf("not waited for until it is buried: %v", err)
+		}
+		w.goesTo(all[0], u.addr, all[2])
+	}
+	w.goneFrom(all[1], all[0], all[2], all[3])
 	w.arrived(u.addr, s.name, 3)
-	must(t, all[0].node.Locate(within(t), u.addr, false))
-	w.goesTo(all[0], u.addr, all[2])
+	ctx := within(t)
+	w.await("the sender sends to the home", func() bool {
+		must(t, all[0].node.Locate(ctx, u.addr, false))
+		node, _ := all[0].node.Where(u.addr)
+		return node == all[2].id
+	})
 
 	all[3].gate.close() // it is stopped
 	defer all[3].gate.open(false)

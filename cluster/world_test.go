@@ -39,10 +39,11 @@ type world struct {
 	faults []string
 }
 
-// quick is a configuration in which little time passes.
+// quick is a configuration in which little time passes. A machine that stands still for three beats puts off that
+// anybody is found dead, so they are not too short.
 func quick() Config {
 	cfg := DefaultConfig()
-	cfg.Beat, cfg.Lease, cfg.HomeTime = 20*time.Millisecond, 300*time.Millisecond, 30*time.Second
+	cfg.Beat, cfg.Lease, cfg.HomeTime = 50*time.Millisecond, 300*time.Millisecond, 30*time.Second
 	return cfg
 }
 

@@ -53,7 +53,7 @@ dockerfile: ## lint the Dockerfile
 
 .PHONY: e2e
 e2e: build ## stock clients, bad networks, bad input, kills, clusters, against the static binary
-	HOLDFAST_E2E_BINARY=$(CURDIR)/bin/gateway go test -race -shuffle=on -count=1 -timeout 20m -v ./e2e
+	HOLDFAST_E2E_BINARY=$(CURDIR)/bin/gateway go test -race -shuffle=on -count=1 -timeout 45m -v ./e2e
 
 .PHONY: chaos
 chaos: build ## the bad-network runs of e2e, one gateway and a cluster, ten times as long (E2E_SCALE)

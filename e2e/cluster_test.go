@@ -61,7 +61,7 @@ func basics(t *testing.T, one, other *gatewayproc.Gateway) {
 
 func TestClusterBasics(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 2, nil)
+	nodes := startCluster(t, 2, leased(longLease, nil))
 	basics(t, nodes[0], nodes[1])
 }
 
@@ -69,7 +69,7 @@ func TestClusterBasics(t *testing.T) {
 // address (RFC 6121 §8.5.2.1), and see each other.
 func TestClusterTwoDevices(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 3, nil)
+	nodes := startCluster(t, 3, leased(longLease, nil))
 	nodes[0].AddUsers("anna", "bert")
 	phone := available(t, nodes[0], "bert", "phone")
 	desk := available(t, nodes[1], "bert", "desk")
@@ -111,7 +111,7 @@ func TestClusterTwoDevices(t *testing.T) {
 // TestClusterPresence: subscriptions, roster pushes and presence (RFC 6121 §§2-4) between two nodes.
 func TestClusterPresence(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 2, nil)
+	nodes := startCluster(t, 2, leased(longLease, nil))
 	nodes[0].AddUsers("anna", "bert")
 	a, b := available(t, nodes[0], "anna", ""), available(t, nodes[1], "bert", "")
 	for _, u := range []*user{a, b} {
@@ -152,7 +152,7 @@ func TestClusterPresence(t *testing.T) {
 // TestClusterConflict: a client that binds a resource on another node replaces the one that had it (RFC 6120 §7.7.2.2).
 func TestClusterConflict(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 2, nil)
+	nodes := startCluster(t, 2, leased(longLease, nil))
 	nodes[0].AddUsers("anna", "bert")
 	old := available(t, nodes[0], "anna", "phone")
 	b := available(t, nodes[1], "bert", "")
@@ -172,7 +172,7 @@ func TestClusterConflict(t *testing.T) {
 // TestClusterUserRemoved: an account that the operator removes is gone on all nodes.
 func TestClusterUserRemoved(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 2, nil)
+	nodes := startCluster(t, 2, leased(longLease, nil))
 	nodes[0].AddUsers("anna", "bert")
 	a, b := available(t, nodes[0], "anna", ""), available(t, nodes[1], "bert", "")
 	b.chat(bare("anna"), "still here")

@@ -15,8 +15,20 @@ import (
 	"holdfast/internal/testkit/xmppclient"
 )
 
-// lease is after which time the nodes of these tests take one for dead that shows nothing.
-const lease = time.Second
+// After a lease others take a node for dead that shows nothing, and on a machine that stalls one that lives may show
+// nothing for a while. The ordinary one is for tests that kill nodes: nobody is suspected before it.
+const (
+	lease      = 2500 * time.Millisecond
+	shortLease = time.Second      // where a node stands still until others take it for dead
+	longLease  = 15 * time.Second // where none dies
+)
+
+// leased adds a lease to the settings of a cluster.
+func leased(lease time.Duration, more map[string]string) map[string]string {
+	env := map[string]string{"HOLDFAST_CLUSTER_LEASE": lease.String()}
+	maps.Copy(env, more)
+	return env
+}
 
 // quick are the settings of a cluster that notices soon.
 func quick(more map[string]string) map[string]string {

@@ -28,11 +28,11 @@ const (
 func TestClusterOfflineLimit(t *testing.T) {
 	long(t)
 	const pair, recipient = 100, 130
-	nodes := startCluster(t, 2, map[string]string{
+	nodes := startCluster(t, 2, leased(longLease, map[string]string{
 		"HOLDFAST_OFFLINE_LIMIT":      fmt.Sprint(pair),
 		"HOLDFAST_OFFLINE_USER_LIMIT": fmt.Sprint(recipient),
 		"HOLDFAST_SESSIONS_PER_USER":  "0",
-	})
+	}))
 	names := []string{"anna", "cleo", "dora"}
 	var many []string
 	for i := range writers {
@@ -55,10 +55,7 @@ func TestClusterOfflineLimit(t *testing.T) {
 			}
 			for round, reader := range []*gatewayproc.Gateway{nodes[0], nodes[1], nodes[0]} {
 				bounced := writeAll(t, all, tt.to, round, writers*each-tt.limit)
-				kept := count(t, nodes[round%2], tt.to)
-				if kept != tt.limit {
-					t.Errorf("round %d: %d messages are in the mailbox, want %d", round, kept, tt.limit)
-				}
+				kept := awaitCount(t, nodes[round%2], tt.to, tt.limit)
 				if round == 1 {
 					if out := nodes[round%2].Command("offline", "purge", tt.to); out != fmt.Sprintf("%d messages removed\n", tt.limit) {
 						t.Errorf("purge: %q", out)
@@ -140,8 +137,9 @@ func writeAll(t *testing.T, all []*xmppclient.Conn, to string, round, back int) 
 	return bounced
 }
 
-// count asks the operator's command, until what is under way has been committed.
-func count(t *testing.T, g *gatewayproc.Gateway, name string) (n int) {
+// awaitCount asks the operator's command until so many messages are in the mailbox, and no more are committed after
+// them. It returns how many there are.
+func awaitCount(t *testing.T, g *gatewayproc.Gateway, name string, want int) (n int) {
 	t.Helper()
 	ask := func() int {
 		var c struct{ Messages int }
@@ -151,9 +149,16 @@ func count(t *testing.T, g *gatewayproc.Gateway, name string) (n int) {
 		}
 		return c.Messages
 	}
-	for last := -1; n != last; n = ask() {
-		last = n
+	stays := func() bool {
+		if n = ask(); n != want {
+			return false
+		}
 		time.Sleep(250 * time.Millisecond) // five times OFFLINE_WINDOW
+		n = ask()
+		return n == want
+	}
+	if !await(within(t, 60*time.Second), stays) {
+		t.Errorf("%d messages are in the mailbox of %s, want %d", n, name, want)
 	}
 	return n
 }
@@ -174,8 +179,6 @@ func readAll(t *testing.T, g *gatewayproc.Gateway, name string, n int) (ids []st
 	if err := u.Leave(within(t, 5*time.Second)); err != nil && !strings.Contains(err.Error(), "EOF") {
 		t.Errorf("%s leaves: %v", name, err)
 	}
-	if !await(within(t, 10*time.Second), func() bool { return count(t, g, name) == 0 }) {
-		t.Errorf("what %s has got is still in the mailbox", name)
-	}
+	awaitCount(t, g, name, 0)
 	return ids
 }

@@ -16,14 +16,15 @@ import (
 func TestClusterResume(t *testing.T) {
 	long(t)
 	for _, c := range []struct {
-		name string
-		part func(t *testing.T, g *gatewayproc.Gateway, u *user)
+		name  string
+		lease time.Duration
+		part  func(t *testing.T, g *gatewayproc.Gateway, u *user)
 	}{
-		{"connection cut", func(_ *testing.T, _ *gatewayproc.Gateway, u *user) { u.Abort() }},
+		{"connection cut", longLease, func(_ *testing.T, _ *gatewayproc.Gateway, u *user) { u.Abort() }},
 		// The client has a new connection, the gateway does not know yet that the old one is dead.
-		{"connection half-open", func(*testing.T, *gatewayproc.Gateway, *user) {}},
-		{"node killed", func(_ *testing.T, g *gatewayproc.Gateway, _ *user) { g.Kill() }},
-		{"node drained", func(t *testing.T, g *gatewayproc.Gateway, u *user) {
+		{"connection half-open", longLease, func(*testing.T, *gatewayproc.Gateway, *user) {}},
+		{"node killed", lease, func(_ *testing.T, g *gatewayproc.Gateway, _ *user) { g.Kill() }},
+		{"node drained", longLease, func(t *testing.T, g *gatewayproc.Gateway, u *user) {
 			if err := g.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
@@ -40,9 +41,11 @@ func TestClusterResume(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			nodes := startCluster(t, 3, nil)
-			// As long as a subscription is young nobody is taken for dead because of a missing one.
-			time.Sleep(lease)
+			nodes := startCluster(t, 3, leased(c.lease, nil))
+			if c.lease == lease {
+				// As long as a subscription is young nobody is taken for dead because of a missing one.
+				time.Sleep(lease)
+			}
 			nodes[0].AddUsers("anna", "bert")
 			a := available(t, nodes[1], "anna", "")
 			b, id := managed(t, nodes[0], "bert")
@@ -87,7 +90,7 @@ func TestClusterResume(t *testing.T) {
 // out, and ends with code 3 without having done harm.
 func TestClusterFenced(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 2, nil)
+	nodes := startCluster(t, 2, leased(shortLease, nil))
 	nodes[0].AddUsers("anna", "bert")
 	a := available(t, nodes[1], "anna", "")
 	b, id := managed(t, nodes[0], "bert")
@@ -98,7 +101,7 @@ func TestClusterFenced(t *testing.T) {
 	b.chat(a.JID, "too late")
 	a.chat(b.JID, "two")
 	again, handled, took := resume(t, nodes[1], "bert", id, b)
-	t.Logf("%v from <resume/> to <resumed/>, with a lease of %v", took, lease)
+	t.Logf("%v from <resume/> to <resumed/>, with a lease of %v", took, shortLease)
 	if handled != "0" {
 		t.Errorf("%s stanzas are counted, want none", handled)
 	}
@@ -150,7 +153,7 @@ func TestClusterSenderKilled(t *testing.T) {
 // TestClusterRollingRestart restarts one node after the other while two clients on them talk.
 func TestClusterRollingRestart(t *testing.T) {
 	long(t)
-	nodes := startCluster(t, 3, map[string]string{"HOLDFAST_DRAIN_SPREAD": "0"})
+	nodes := startCluster(t, 3, leased(longLease, map[string]string{"HOLDFAST_DRAIN_SPREAD": "0"}))
 	nodes[0].AddUsers("anna", "bert")
 	p := startPair(t, nodes[0], nodes[1], "anna", "bert")
 	for i, g := range nodes {

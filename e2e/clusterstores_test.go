@@ -50,7 +50,7 @@ func TestClusterRedisPaused(t *testing.T) {
 	a.message("and back")
 	a.chat(c.JID, "for the other node")
 	a.settled("2")
-	if !await(within(t, 10*time.Second), func() bool { return !nodes[0].Ready() && !nodes[1].Ready() }) {
+	if !await(within(t, 30*time.Second), func() bool { return !nodes[0].Ready() && !nodes[1].Ready() }) {
 		t.Error("/readyz does not say that Redis is away")
 	}
 	<-time.After(time.Until(paused.Add(3 * time.Second))) // as long as that is the point
@@ -81,7 +81,7 @@ func TestClusterRedisRestarted(t *testing.T) {
 		redis.Kill()
 		near.say(100)
 		far.say(100)
-		if !await(within(t, 10*time.Second), func() bool { return !nodes[0].Ready() && !nodes[1].Ready() }) {
+		if !await(within(t, 30*time.Second), func() bool { return !nodes[0].Ready() && !nodes[1].Ready() }) {
 			t.Error("/readyz does not say that Redis is away")
 		}
 		redis.Restart(t)
@@ -98,7 +98,7 @@ func TestClusterRedisRestarted(t *testing.T) {
 // it is back.
 func TestClusterPostgresStopped(t *testing.T) {
 	long(t)
-	nodes := startTroubled(t, redisproc.Shared(t).URL(), nil)
+	nodes := startTroubled(t, redisproc.Shared(t).URL(), leased(longLease, nil))
 	nodes[0].AddUsers("anna", "bert", "cleo")
 	a, b := available(t, nodes[0], "anna", ""), available(t, nodes[1], "bert", "")
 	a.chat(b.JID, "before")
@@ -110,7 +110,7 @@ func TestClusterPostgresStopped(t *testing.T) {
 	b.message("meanwhile")
 	b.chat(a.JID, "and back")
 	a.message("and back")
-	if !await(within(t, 10*time.Second), func() bool { return !nodes[0].Ready() && !nodes[1].Ready() }) {
+	if !await(within(t, 30*time.Second), func() bool { return !nodes[0].Ready() && !nodes[1].Ready() }) {
 		t.Error("/readyz does not say that PostgreSQL is away")
 	}
 	a.chat(bare("cleo"), "two")

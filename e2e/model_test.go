@@ -201,7 +201,7 @@ func TestModelClientsOnABadNetwork(t *testing.T) {
 	if refused > 0 || bound != len(users) {
 		t.Errorf("%d sessions bound, %d resumptions refused; every session should have been resumed", bound, refused)
 	}
-	if w.hit[cutproxy.Cut] < 50 || w.hit[cutproxy.Kill] < 5 || resumed < 50 {
+	if w.hit[cutproxy.Cut] < 40 || w.hit[cutproxy.Kill] < 5 || resumed < 30 {
 		t.Errorf("too little happened: %v, resumed %d", w, resumed)
 	}
 }

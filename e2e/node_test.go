@@ -233,7 +233,7 @@ func (c *nodeClient) take(e nodeEvent) {
 // wait returns when cond, which is called with the lock held, says so.
 func (c *nodeClient) wait(what string, cond func() bool) {
 	c.t.Helper()
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(60 * time.Second) // starting Node and Chromium may take long
 	for {
 		c.mu.Lock()
 		ok, changed := cond(), c.changed
@@ -320,7 +320,7 @@ func (c *nodeClient) stop() {
 	c.command(map[string]any{"cmd": "stop"})
 	select {
 	case <-c.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		c.t.Errorf("%s (%s) does not end after logging out", c.name, c.library)
 	}
 }

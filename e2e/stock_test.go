@@ -181,7 +181,7 @@ func TestStockReceiptThatNeverComes(t *testing.T) {
 	needClients(t)
 	for _, p := range append(pairs[:2:2], [2]string{stropheBOSH, stropheBOSH}) {
 		t.Run(p[0]+" to "+p[1], func(t *testing.T) {
-			g := gatewayproc.Start(t, receiptSettings())
+			g := gatewayproc.Start(t, receiptSettings(receiptTime))
 			g.AddUsers("sender", "taker")
 			s := startStock(t, g, p[0], "sender")
 			r := startStock(t, g, p[1], "taker")
@@ -191,9 +191,10 @@ func TestStockReceiptThatNeverComes(t *testing.T) {
 				return c.expect("message "+id, func(e *xmppclient.Element) bool { return e.Name.Local == "message" && e.Attr("id") == id })
 			}
 			// No receipt: it is in offline storage after the timeout, although the client acknowledged the stanza.
+			sent := time.Now()
 			s.send("%s", requesting(bare("taker"), "m1", "no receipt for this"))
 			got(r, "m1")
-			awaitFallback(t, g)
+			awaitFallback(t, g, sent)
 			r.stop()
 			r = startStock(t, g, p[1], "taker")
 			if m := got(r, "m1"); m.Child("urn:xmpp:delay", "delay") == nil {
@@ -202,12 +203,13 @@ func TestStockReceiptThatNeverComes(t *testing.T) {
 			// A late receipt takes it away.
 			r.send("%s", receipt(s.jid, "m1"))
 			s.expect("the receipt", func(e *xmppclient.Element) bool { return e.Child("urn:xmpp:receipts", "received").Attr("id") == "m1" })
-			if !await(within(t, 5*time.Second), func() bool { return offlineCopies(t, g) == "0" }) {
+			if !await(within(t, 10*time.Second), func() bool { return offlineCopies(g) == 0 }) {
 				t.Error("the message is in offline storage still")
 			}
+			sent = time.Now()
 			s.send("%s", requesting(bare("taker"), "m2", "the receipt will be late"))
 			got(r, "m2")
-			awaitFallback(t, g)
+			awaitFallback(t, g, sent)
 			r.send("%s", receipt(s.jid, "m2"))
 			s.expect("the late receipt", func(e *xmppclient.Element) bool { return e.Child("urn:xmpp:receipts", "received").Attr("id") == "m2" })
 			r.stop()

@@ -22,12 +22,16 @@ type weather struct {
 }
 
 // servers is where the events happen that are not the network's.
-type servers interface{ happen(e cutproxy.Event) }
+type servers interface {
+	happen(e cutproxy.Event)
+	calm() // waits until what has happened is over
+}
 
 // lone is one gateway, which can only be killed.
 type lone struct{ *gatewayproc.Gateway }
 
 func (l lone) happen(cutproxy.Event) { l.Restart() }
+func (l lone) calm()                 {}
 
 func (w *weather) String() string {
 	s := "weather:"
@@ -38,7 +42,8 @@ func (w *weather) String() string {
 }
 
 // carryOut lets every event happen, and before each of them hands out an equal share of the messages, so that they
-// flow from the first event to the last.
+// flow from the first event to the last. When all is over everybody says one thing more: whose message is acknowledged
+// then is connected, and can log out.
 func (w *weather) carryOut(plan []cutproxy.Event, messages, streams int, say func(stream, n int)) {
 	given := 0
 	for i, e := range plan {
@@ -53,6 +58,10 @@ func (w *weather) carryOut(plan []cutproxy.Event, messages, streams int, say fun
 			return
 		}
 	}
+	w.servers.calm()
+	for s := range streams {
+		say(s, 1)
+	}
 }
 
 func (w *weather) happen(e cutproxy.Event) {
@@ -63,8 +72,9 @@ func (w *weather) happen(e cutproxy.Event) {
 		return
 	}
 	p := w.proxies[e.Target]
-	// A client that is just coming back is waited for, so that a cut is one.
-	await(within(w.t, 10*time.Second), func() bool { return len(p.Live()) > 0 })
+	// A client that is just coming back is waited for, so that a cut is one. It may take long: xmppjs needs 8 s to
+	// notice that a connection is half-open.
+	await(within(w.t, 30*time.Second), func() bool { return len(p.Live()) > 0 })
 	var n int
 	switch e.Kind {
 	case cutproxy.Cut:

@@ -27,7 +27,7 @@ commands({
   },
   async stop() {
     await pass("stop")({});
-    await page.waitForFunction(() => document.getElementById("status").textContent === "disconnected", null, { timeout: 8000 });
+    await page.waitForFunction(() => document.getElementById("status").textContent === "disconnected", null, { timeout: 20_000 });
     await page.context().close();
     process.exit(0);
   },

@@ -59,7 +59,7 @@ commands({
   open: ({ jid }) => page.evaluate((jid) => window.probe.chats.open(jid, {}, true).then(() => {}), jid),
   enter: ({ jid, nick }) => page.evaluate(({ jid, nick }) => window.probe.rooms.open(jid, { nick }, true).then(() => {}), { jid, nick }),
   async entered({ ref, jid }) {
-    await page.waitForFunction((jid) => window.entered === jid, jid, { timeout: 10_000 });
+    await page.waitForFunction((jid) => window.entered === jid, jid, { timeout: 50_000 });
     emit("reply", { ref, xml: "<entered/>" });
   },
   async say({ text }) {
@@ -68,7 +68,7 @@ commands({
     await field.press("Enter");
   },
   async read({ ref, text }) {
-    await page.locator(".chat-msg__text", { hasText: text }).first().waitFor({ timeout: 10_000 });
+    await page.locator(".chat-msg__text", { hasText: text }).first().waitFor({ timeout: 50_000 });
     emit("reply", { ref, xml: "<read/>" });
   },
   async screenshot({ ref, file }) {
@@ -77,7 +77,7 @@ commands({
   },
   async stop() {
     await page.evaluate(() => window.probe.user.logout());
-    await page.locator("input[name=jid]").waitFor({ timeout: 8000 });
+    await page.locator("input[name=jid]").waitFor({ timeout: 20_000 });
     await page.context().close();
     process.exit(0);
   },

@@ -121,7 +121,7 @@ commands({
   stanza: ({ xml }) => conn.send(Strophe.Stanza.toElement(xml, true)),
   iq({ ref, xml }) {
     const answer = (el) => emit("reply", { ref, xml: el ? Strophe.serialize(el) : "" });
-    conn.sendIQ(Strophe.Stanza.toElement(xml, true), answer, answer, 10_000);
+    conn.sendIQ(Strophe.Stanza.toElement(xml, true), answer, answer, 30_000);
   },
   // What a page keeps for the one after it: the next rid is one that was not used yet.
   session: () => emit("session", { jid: conn.jid, sid: conn._proto.sid, rid: conn._proto.rid }),

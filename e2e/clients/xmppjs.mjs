@@ -25,7 +25,9 @@ globalThis.crypto ??= webcrypto;
 
 const NS_SM = "urn:xmpp:sm:3";
 const patience = 3000;
-const firstPatience = 10_000; // while the machine starts everything at once
+const firstPatience = 4000; // while the machine starts everything at once
+const timeout = 1000; // of a step of the library's
+const firstTimeout = 3000; // less than firstPatience, which finds what the library has given up
 
 let xmpp;
 let sm;
@@ -74,7 +76,10 @@ function onStatus(status) {
 }
 
 function watch() {
-  if (xmpp.status === "online") began = true;
+  if (xmpp.status === "online") {
+    began = true;
+    xmpp.timeout = timeout;
+  }
   if (xmpp.status === "online" || Date.now() - moved < (began ? patience : firstPatience)) return;
   moved = Date.now();
   log("stuck in", xmpp.status);
@@ -87,7 +92,7 @@ commands({
   start(args) {
     settings = args;
     const { service, domain, resource, user: username, password } = args;
-    xmpp = client({ service, domain, resource, username, password, timeout: 1000 });
+    xmpp = client({ service, domain, resource, username, password, timeout: firstTimeout });
     xmpp.reconnect.delay = 200;
     sm = xmpp.streamManagement;
     sm.requestAckInterval = 500;
@@ -118,7 +123,7 @@ commands({
   async iq({ ref, xml }) {
     let answer;
     try {
-      answer = await xmpp.iqCaller.request(parse(xml), 10_000);
+      answer = await xmpp.iqCaller.request(parse(xml), 30_000);
     } catch (err) {
       // Of an error answer the library hands on only the <error/>.
       answer = `<iq xmlns='jabber:client' type='error'>${err.element ?? ""}</iq>`;

@@ -81,7 +81,7 @@ window.app = {
   stanza: ({ xml }) => conn.send(Strophe.Stanza.toElement(xml, true)),
   iq({ ref, xml }) {
     const answer = (el) => emit("reply", { ref, xml: el ? Strophe.serialize(el) : "" });
-    conn.sendIQ(Strophe.Stanza.toElement(xml, true), answer, answer, 10_000);
+    conn.sendIQ(Strophe.Stanza.toElement(xml, true), answer, answer, 30_000);
   },
   session: () => emit("session", state()),
   stop() {

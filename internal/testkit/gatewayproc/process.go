@@ -1,9 +1,11 @@
 package gatewayproc
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -58,6 +60,31 @@ func (g *Gateway) Pause() {
 	if err := g.Signal(syscall.SIGSTOP); err != nil {
 		g.t.Fatalf("SIGSTOP: %v", err)
 	}
+	// A signal is not delivered at once, and until then the threads go on.
+	cmd, _ := g.process()
+	for deadline := time.Now().Add(10 * time.Second); !stopped(cmd.Process.Pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			g.t.Fatal("the gateway goes on 10 s after SIGSTOP")
+		}
+	}
+}
+
+// stopped reports whether no thread of the process runs.
+func stopped(pid int) bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return true // it is gone
+	}
+	for _, thread := range threads {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread.Name()))
+		if err != nil {
+			continue
+		}
+		if _, state, ok := strings.Cut(string(b), ") "); ok && !strings.ContainsAny(state[:1], "TtZX") {
+			return false
+		}
+	}
+	return true
 }
 
 // Resume lets a paused process go on (SIGCONT).
@@ -107,11 +134,26 @@ func (g *Gateway) AwaitExit(limit time.Duration) (code int) {
 	return cmd.ProcessState.ExitCode()
 }
 
-// Exited returns a channel that is closed when the present process has ended, and what then is its exit code.
-func (g *Gateway) Exited() (<-chan struct{}, func() int) {
-	cmd, exited := g.process()
-	return exited, func() int { return cmd.ProcessState.ExitCode() }
+// Process is one of those that a gateway runs one after the other.
+type Process struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
 }
+
+// Process returns the one that runs now, or the last that did.
+func (g *Gateway) Process() Process {
+	cmd, exited := g.process()
+	return Process{cmd, exited}
+}
+
+// Signal sends it a signal: os.ErrProcessDone when it has ended.
+func (p Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+
+// Exited returns a channel that is closed when it has ended.
+func (p Process) Exited() <-chan struct{} { return p.exited }
+
+// ExitCode is for when it has ended; -1 after a signal.
+func (p Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
 // Alive reports whether the process runs.
 func (g *Gateway) Alive() bool {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -115,11 +116,26 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 	if s.cmd == nil {
 		return
 	}
-	// The processes of the connections lead groups of their own.
-	for _, pid := range append(children(s.cmd.Process.Pid), s.cmd.Process.Pid) {
-		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			t.Fatalf("signal %v to PostgreSQL: %v", sig, err)
+	send := func(pids ...int) {
+		t.Helper()
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Fatalf("signal %v to PostgreSQL: %v", sig, err)
+			}
+		}
+		// A signal is not delivered at once.
+		deadline := time.Now().Add(startTime)
+		for _, pid := range pids {
+			for sig == syscall.SIGSTOP && !strings.ContainsAny(state(pid), "TtZX") {
+				if time.Now().After(deadline) {
+					t.Fatalf("process %d of PostgreSQL goes on after SIGSTOP", pid)
+				}
+				time.Sleep(time.Millisecond)
+			}
 		}
 	}
-	time.Sleep(time.Millisecond) // a signal is not delivered at once
+	// The processes of the connections lead groups of their own. The first one makes no others once it is stopped.
+	first := s.cmd.Process.Pid
+	send(first)
+	send(children(first)...)
 }

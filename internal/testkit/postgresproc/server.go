@@ -270,13 +270,18 @@ func (s *Server) end(sig syscall.Signal) error {
 }
 
 // lives reports whether a process still runs. One that has ended and that nobody has waited for does not.
-func lives(pid int) bool {
+func lives(pid int) bool { return !strings.ContainsAny(state(pid), "ZX") }
+
+// state is the kernel's letter for what a process does, X when there is none.
+func state(pid int) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return "X"
 	}
-	_, state, ok := strings.Cut(string(b), ") ")
-	return ok && state[0] != 'Z' && state[0] != 'X'
+	if _, state, ok := strings.Cut(string(b), ") "); ok {
+		return state[:1]
+	}
+	return "X"
 }
 
 // children lists the processes that the server made: they lead groups of their own.

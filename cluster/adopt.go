@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -90,6 +91,7 @@ func (n *Node) adoptNode(ctx context.Context, a *adoption) error {
 			return err
 		}
 	}
+	n.awaitEarlier(ctx, a)
 	// Whom the dead node handed over is known to be at the new home before the others count as this node's: to look for
 	// them at the dead one would send what comes out of its mailbox back there, for ever.
 	n.syncAll(ctx)
@@ -170,10 +172,53 @@ func (n *Node) fenceOff(ctx context.Context, dead string, over []string) (mine b
 		// It was buried in that moment, so the fence is new, and nobody's.
 		err = n.rdb.Del(ctx, n.keys.Node(dead, "fence")).Err()
 	}
+	if err == nil && member {
+		err = deathScript.Run(ctx, n.rdb, []string{n.keys.Deaths()}, dead).Err()
+	}
 	if err != nil {
 		return false, fmt.Errorf("cluster: fence of %s: %w", dead, err)
 	}
 	return member, nil
+}
+
+// deathScript notes when the node ARGV[1] died, by the one clock of Redis.
+var deathScript = redis.NewScript(`
+local t = redis.call('TIME')
+return redis.call('HSETNX', KEYS[1], ARGV[1], string.format('%.0f', t[1] * 1000000 + t[2]))`)
+
+// awaitEarlier waits, within bounds, until the nodes that died before the dead one are buried: what it had sent, or its users
+// were sent, may still lie there, and clients may have to send anew what comes behind that. Later ones are not waited for,
+// whose heirs wait for this one.
+func (n *Node) awaitEarlier(ctx context.Context, a *adoption) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Doubt+syncTime)
+	defer cancel()
+	deaths, err := n.rdb.HGetAll(ctx, n.keys.Deaths()).Result()
+	if err != nil {
+		return
+	}
+	died := func(node string) uint64 {
+		at, _ := strconv.ParseUint(deaths[node], 10, 64)
+		return at
+	}
+	for node := range deaths {
+		if died(node) < died(a.dead) && !slices.ContainsFunc(a.nodes, func(e remains) bool { return e.node == node }) {
+			n.awaitBuried(ctx, node)
+		}
+	}
+}
+
+func (n *Node) awaitBuried(ctx context.Context, dead string) {
+	for ctx.Err() == nil {
+		changed := n.AwaitChange()
+		if left, err := n.leftSomething(ctx, dead); err == nil && !left {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(adoptingRetry):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // drainAll carries out what lies in the mailboxes of an adoption's nodes and makes this node the home of their users; then
@@ -235,8 +280,10 @@ func (n *Node) bury(ctx context.Context, dead string) error {
 	if err := n.rdb.Del(ctx, n.keys.Node(dead, "fence")).Err(); err != nil {
 		return fmt.Errorf("cluster: bury: %w", err)
 	}
-	if err := n.rdb.HDel(ctx, n.keys.Nodes(), dead).Err(); err != nil {
-		return fmt.Errorf("cluster: bury: %w", err)
+	for _, key := range []string{n.keys.Deaths(), n.keys.Nodes()} {
+		if err := n.rdb.HDel(ctx, key, dead).Err(); err != nil {
+			return fmt.Errorf("cluster: bury: %w", err)
+		}
 	}
 	known := n.strike(dead)
 	n.endHeir(dead)

@@ -209,6 +209,61 @@ func TestOrderWhenAnHeirDies(t *testing.T) {
 	})
 }
 
+// Two nodes die on the way from a sender to a user, and the second one, the home of both, has an heir before the first one is
+// buried, which has older messages.
+func TestOrderWhenTwoNodesDie(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		all, s, u := w.apart(4)
+		home, by, heir, other := all[0], all[1], all[2], all[3]
+		begun, taken, bury := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		// stages leaves a dead node to whom that channel tells of, and calls f at the others'.
+		stages := func(g, not *gateway, its <-chan struct{}, f func(stage string)) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.adopt = func(stage, dead string) error {
+				if dead != not.id {
+					f(stage)
+					return nil
+				}
+				select {
+				case <-its:
+				case <-g.ctx.Done():
+				}
+				return nil
+			}
+		}
+		stages(home, by, begun, func(string) {})
+		stages(heir, by, begun, func(stage string) {
+			if stage == "adopted" {
+				close(taken)
+			}
+		})
+		stages(other, home, taken, func(stage string) {
+			if stage == "adopt" {
+				close(begun)
+				<-bury
+			}
+		})
+		held, _ := by.hold()
+		s.sends(t, u, 2) // stay in its mailbox
+		<-held
+		w.moves(u, by, home)
+		by.kill()
+		<-begun
+		home.kill()
+		<-taken
+		time.AfterFunc(500*time.Millisecond, func() { close(bury) }) // so that what is not kept back comes first
+		must(t, s.connect(within(t), heir))
+		s.sends(t, u, 3)
+		w.arrived(u.addr, s.name, 6)
+		w.goneFrom(by, heir, other)
+		w.goneFrom(home, heir, other)
+		if left, err := w.admin.Exists(bg, w.keys.Deaths()).Result(); left != 0 || err != nil {
+			t.Errorf("deaths are left: %v", err)
+		}
+	})
+}
+
 // The user comes back to a node whose passed-on messages are still on their way round.
 func TestOrderWhenAHomeComesBack(t *testing.T) {
 	w := shared(t)

@@ -12,5 +12,8 @@ func (k Keys) Home(user string) string { return k.Prefix + "{h:" + user + "}" }
 // Nodes is the list of members.
 func (k Keys) Nodes() string { return k.Prefix + "nodes" }
 
+// Deaths says when nodes died that are not buried.
+func (k Keys) Deaths() string { return k.Prefix + "deaths" }
+
 // Ended remembers a session that is over, by its XEP-0198 id.
 func (k Keys) Ended(token string) string { return k.Prefix + "{e:" + token + "}" }

@@ -339,37 +339,42 @@ func TestTwoHeirs(t *testing.T) {
 
 // Whoever could not ask Redis for a moment takes nobody for dead before they had the time to find it again too.
 func TestNobodyDiesOfAnOutage(t *testing.T) {
-	w := shared(t)
-	w.cfg.Beat, w.cfg.Lease = 200*time.Millisecond, 500*time.Millisecond
-	g := w.make()
-	node, now := g.node, time.Now()
-	looks := func(after time.Duration) bool {
-		now = now.Add(after)
-		node.look([]string{g.id, "1", "other", "7"}, now)
-		node.mu.Lock()
-		defer node.mu.Unlock()
-		return node.members["other"].adopting
-	}
-	looks(0)
-	g.gate.set(func(redis.Cmder) error { return io.ErrUnexpectedEOF }, nil)
-	if err := node.beatOnce(bg, 2); err == nil {
-		t.Fatal("Redis answers")
-	}
-	if node.Healthy() == nil {
-		t.Error("healthy though Redis is away")
-	}
-	if looks(550 * time.Millisecond) {
-		t.Error("taken for dead as soon as Redis is back")
-	}
-	if looks(450 * time.Millisecond) {
-		t.Error("taken for dead within a lease")
-	}
-	if err := node.Healthy(); err != nil {
-		t.Error(err)
-	}
-	looks(500 * time.Millisecond)
-	if !looks(100 * time.Millisecond) {
-		t.Error("not taken for dead")
+	for name, after := range map[string]string{"nothing more": "7", "a beat of before": "8"} {
+		t.Run(name, func(t *testing.T) {
+			w := shared(t)
+			w.cfg.Beat, w.cfg.Lease = 200*time.Millisecond, 500*time.Millisecond
+			g := w.make()
+			node, now := g.node, time.Now()
+			looks := func(after time.Duration, beat string) bool {
+				now = now.Add(after)
+				node.look([]string{g.id, "1", "other", beat}, now)
+				node.mu.Lock()
+				defer node.mu.Unlock()
+				return node.members["other"].adopting
+			}
+			looks(0, "7")
+			g.gate.set(func(redis.Cmder) error { return io.ErrUnexpectedEOF }, nil)
+			if err := node.beatOnce(bg, 2); err == nil {
+				t.Fatal("Redis answers")
+			}
+			if node.Healthy() == nil {
+				t.Error("healthy though Redis is away")
+			}
+			if looks(550*time.Millisecond, after) {
+				t.Error("taken for dead as soon as Redis is back")
+			}
+			if err := node.Healthy(); err != nil {
+				t.Error(err)
+			}
+			for range 2 {
+				if looks(475*time.Millisecond, after) {
+					t.Error("taken for dead within two leases")
+				}
+			}
+			if !looks(100*time.Millisecond, after) {
+				t.Error("not taken for dead")
+			}
+		})
 	}
 }
 

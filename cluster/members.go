@@ -111,9 +111,10 @@ func (n *Node) look(all []string, now time.Time) {
 		case beat == beatLeft && !m.adopting:
 			m.beat, m.adopting, m.certain = beat, true, true
 			n.queueAdoptionLocked(name, m)
-		case m.beat != beat:
+		case m.beat != beat && !blind:
 			m.beat, m.moved, m.heard, m.certain = beat, now, now, false
 		case blind:
+			m.beat = beat // if that is another one, it may be of before
 			// While Redis did not answer nobody can have shown anything, and not all find it again at the same time: a
 			// connection pool that was refused often tries once a second.
 			m.moved = now.Add(n.cfg.Lease)

@@ -104,7 +104,8 @@ func (r *rewriter) run(ed *Edit) bool {
 	}
 	r.out = r.out[:len(r.out):len(r.out)]
 	st.raw = r.out
-	return len(ed.Append) == 0 || r.scanTail(tail)
+	// Text is no child, and with what is before it might be ]]>, which is not allowed.
+	return len(ed.Append) == 0 || ed.Append[0] == '<' && r.scanTail(tail)
 }
 
 // scanTail scans what was appended, in the scope of the start tag, into the head.

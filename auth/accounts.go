@@ -134,8 +134,8 @@ func (a *Accounts) Remove(ctx context.Context, user stanza.Addr) error {
 	return nil
 }
 
-// Exists reports whether there is such an account that can be used. It is asked for every stanza to somebody who is not online, and
-// answers from a cache that is at most Config.CacheAge behind other processes.
+// Exists reports whether there is such an account that can be used. It is asked for every stanza to somebody who is not
+// online, and answers from a cache that is at most Config.CacheAge behind other processes.
 func (a *Accounts) Exists(ctx context.Context, user stanza.Addr) (bool, error) {
 	user = user.Bare()
 	if user.Local() == "" {

@@ -1,13 +1,13 @@
 package gatewayproc
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
+
+	"holdfast/internal/testkit/pidstate"
 )
 
 // Launch starts the process and does not wait until it is ready. It may be called from any goroutine.
@@ -60,31 +60,10 @@ func (g *Gateway) Pause() {
 	if err := g.Signal(syscall.SIGSTOP); err != nil {
 		g.t.Fatalf("SIGSTOP: %v", err)
 	}
-	// A signal is not delivered at once, and until then the threads go on.
 	cmd, _ := g.process()
-	for deadline := time.Now().Add(10 * time.Second); !stopped(cmd.Process.Pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			g.t.Fatal("the gateway goes on 10 s after SIGSTOP")
-		}
+	if err := pidstate.AwaitStopped(cmd.Process.Pid, 10*time.Second); err != nil {
+		g.t.Fatal(err)
 	}
-}
-
-// stopped reports whether no thread of the process runs.
-func stopped(pid int) bool {
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return true // it is gone
-	}
-	for _, thread := range threads {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread.Name()))
-		if err != nil {
-			continue
-		}
-		if _, state, ok := strings.Cut(string(b), ") "); ok && !strings.ContainsAny(state[:1], "TtZX") {
-			return false
-		}
-	}
-	return true
 }
 
 // Resume lets a paused process go on (SIGCONT).

@@ -7,13 +7,13 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"holdfast/internal/testkit/pidstate"
 )
 
 // account is whom the server runs as: PostgreSQL refuses root.
@@ -123,14 +123,12 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 				t.Fatalf("signal %v to PostgreSQL: %v", sig, err)
 			}
 		}
-		// A signal is not delivered at once.
-		deadline := time.Now().Add(startTime)
+		if sig != syscall.SIGSTOP {
+			return
+		}
 		for _, pid := range pids {
-			for sig == syscall.SIGSTOP && !strings.ContainsAny(state(pid), "TtZX") {
-				if time.Now().After(deadline) {
-					t.Fatalf("process %d of PostgreSQL goes on after SIGSTOP", pid)
-				}
-				time.Sleep(time.Millisecond)
+			if err := pidstate.AwaitStopped(pid, startTime); err != nil {
+				t.Fatalf("PostgreSQL: %v", err)
 			}
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"holdfast/internal/testkit/freeport"
+	"holdfast/internal/testkit/pidstate"
 )
 
 // startTime is how long the server may take to answer after its start, recovery included.
@@ -250,7 +251,7 @@ func (s *Server) end(sig syscall.Signal) error {
 				_ = syscall.Kill(child, syscall.SIGKILL)
 			}
 			for _, child := range left {
-				for lives(child) {
+				for pidstate.Lives(child) {
 					time.Sleep(time.Millisecond)
 				}
 			}
@@ -267,21 +268,6 @@ func (s *Server) end(sig syscall.Signal) error {
 	<-s.exited
 	s.cmd = nil
 	return nil
-}
-
-// lives reports whether a process still runs. One that has ended and that nobody has waited for does not.
-func lives(pid int) bool { return !strings.ContainsAny(state(pid), "ZX") }
-
-// state is the kernel's letter for what a process does, X when there is none.
-func state(pid int) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "X"
-	}
-	if _, state, ok := strings.Cut(string(b), ") "); ok {
-		return state[:1]
-	}
-	return "X"
 }
 
 // children lists the processes that the server made: they lead groups of their own.

@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"holdfast/internal/testkit/freeport"
+	"holdfast/internal/testkit/pidstate"
 )
 
 // What the client library prints while a server starts or is dead says nothing.
@@ -195,7 +196,13 @@ func (s *Server) Restart(t testing.TB) {
 }
 
 // Pause stops the process where it is: connections stay, nothing is answered.
-func (s *Server) Pause(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGSTOP) }
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+	if err := pidstate.AwaitStopped(s.proc.Pid, patience); err != nil {
+		t.Fatalf("redisproc: %v", err)
+	}
+}
 
 // Resume lets a paused process go on.
 func (s *Server) Resume(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGCONT) }
